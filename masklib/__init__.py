@@ -1,0 +1,36 @@
+"""Pruning for PyTorch as a small algebra of pure functions.
+
+A score says how much each element matters; groups say which elements live and die together (items) and which items
+compete (pools); an amount says how many go; a mask is the answer: bool, True = kept.
+"""
+
+from masklib import scores as scores
+from masklib.algebra import complement as complement
+from masklib.algebra import count as count
+from masklib.algebra import difference as difference
+from masklib.algebra import intersection as intersection
+from masklib.algebra import overlap as overlap
+from masklib.algebra import select as select
+from masklib.algebra import sparsity as sparsity
+from masklib.algebra import union as union
+from masklib.groups import blocks as blocks
+from masklib.groups import channels as channels
+from masklib.groups import elements as elements
+from masklib.groups import labels as labels
+from masklib.groups import rows as rows
+from masklib.groups import windows as windows
+from masklib.history import chain as chain
+from masklib.history import fold as fold
+from masklib.history import layerwise as layerwise
+from masklib.history import scan as scan
+from masklib.masking import apply as apply
+from masklib.methods import compute_mask as compute_mask
+from masklib.methods import custom_from_mask as custom_from_mask
+from masklib.methods import identity as identity
+from masklib.methods import l1_unstructured as l1_unstructured
+from masklib.methods import ln_structured as ln_structured
+from masklib.methods import n_of_m as n_of_m
+from masklib.methods import random_structured as random_structured
+from masklib.methods import random_unstructured as random_unstructured
+
+__version__ = "0.1.0"

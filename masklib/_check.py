@@ -1,0 +1,376 @@
+"""The only raisers: what a bad call is told (the argument, its value, the cause and a call that works)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklib._names import named
+
+_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_INTEGER = {torch.int8, torch.int16, torch.int32, torch.int64}
+_UNSIGNED = {torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+RANKABLE = _REAL | _INTEGER | _UNSIGNED
+
+
+def place(name: str, argument: str) -> str:
+    """Where a tensor stands, for messages: "`scores`", or "`scores` of 'fc1.weight'"."""
+    return f"`{argument}` of {name!r}" if name else f"`{argument}`"
+
+
+# ---- tensors and mappings -------------------------------------------------------------------------------------------
+
+
+def tensors(value: Any, argument: str) -> Mapping[str, Tensor]:
+    """Read a tensor or a mapping of strided tensors by name."""
+    entries = named(value)
+    for name, tensor in entries.items():
+        if not isinstance(name, str):
+            raise TypeError(f"`{argument}` must be keyed by names (str), got the key {name!r}.")
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{place(name, argument)} must be a torch.Tensor (or `{argument}` a mapping of them by name), "
+                f"got {type(tensor).__name__}. For a module, pass dict(module.named_parameters())."
+            )
+        if tensor.layout != torch.strided:
+            raise TypeError(
+                f"{place(name, argument)} must be a dense tensor, got layout {tensor.layout}. Pass .to_dense()."
+            )
+    return entries
+
+
+def same_form(value: Any, like: Any, argument: str, reference: str) -> None:
+    """Refuse a tensor where a mapping is expected, and the other way round."""
+    if isinstance(value, Mapping) != isinstance(like, Mapping):
+        raise TypeError(
+            f"`{argument}` must be of the form of `{reference}`, {_form(like)}, got {_form(value)}. "
+            "Pass a tensor with a tensor, and a mapping by name with a mapping."
+        )
+
+
+def _form(value: Any) -> str:
+    return "a mapping" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+def same_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str = "scores") -> None:
+    """Refuse a mapping that lacks a name of the reference or holds another one."""
+    missing = [n for n in names if n not in value]
+    unknown = [n for n in value if n not in names]
+    if missing or unknown:
+        raise ValueError(
+            f"`{argument}` must have exactly the names of `{reference}`: missing {missing}, unknown {unknown}. "
+            f"For example {{name: {argument}[name] for name in {reference}}}."
+        )
+
+
+def masks(value: Any, references: Any, argument: str, reference: str = "scores") -> Mapping[str, Tensor]:
+    """Read masks: bool, with the names, shapes and devices of the reference."""
+    same_form(value, references, argument, reference)
+    entries, expected = tensors(value, argument), named(references)
+    same_names(entries, expected, argument, reference)
+    for name, mask in entries.items():
+        mask_like(mask, expected[name], place(name, argument), place(name, reference))
+    return entries
+
+
+def mask_like(mask: Tensor, tensor: Tensor, where: str, reference: str) -> None:
+    """Refuse a mask that is not bool or not of the tensor's shape and device."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{where} must be bool (True = kept), got {mask.dtype}. Pass mask != 0.")
+    same_shape(mask, tensor, where, reference)
+    if mask.device != tensor.device:
+        raise ValueError(
+            f"{where} must be on the device of {reference}, {tensor.device}, got {mask.device}. "
+            f"Pass mask.to({str(tensor.device)!r})."
+        )
+
+
+def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> None:
+    """Refuse a tensor whose shape is not the reference's."""
+    if value.shape != tensor.shape:
+        raise ValueError(f"{where} must have the shape of {reference}, {tuple(tensor.shape)}, got {tuple(value.shape)}.")
+
+
+def default_masks(value: Any, scores: Any) -> Mapping[str, Tensor | None]:
+    """Read `default_mask`: None is all True everywhere."""
+    return dict.fromkeys(named(scores)) if value is None else masks(value, scores, "default_mask")
+
+
+def rankable(scores: Mapping[str, Tensor], magnitude: bool, argument: str = "scores") -> None:
+    """Refuse dtypes without an order, and int64 beside floating ones (no common type holds both exactly)."""
+    for name, tensor in scores.items():
+        if tensor.dtype in RANKABLE or (magnitude and tensor.is_complex()):
+            continue
+        hint = f"Pass {argument}.abs()." if tensor.is_complex() else f"Pass {argument}.float()."
+        raise TypeError(f"{place(name, argument)} must be real floating or integer, got {tensor.dtype}. {hint}")
+    dtypes = {t.dtype for t in scores.values()}
+    wide, floating = dtypes & {torch.int64, torch.uint64}, [d for d in dtypes if d not in _INTEGER | _UNSIGNED]
+    if (wide and floating) or (torch.uint64 in wide and dtypes & _INTEGER):
+        raise TypeError(
+            f"`scores` of one pool must have a common exact type, got {sorted(map(str, dtypes))}. "
+            "Cast them to one dtype, for example scores.double()."
+        )
+
+
+def no_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> None:
+    """Refuse NaN in live entries, naming each tensor and its count."""
+    counts = {n: int(_nan(s, a).sum()) for n, s, a in zip(names, scores, alive) if is_inexact(s)}
+    report_nan({name: count for name, count in counts.items() if count})
+
+
+def is_inexact(tensor: Tensor) -> bool:
+    """Whether the dtype can hold NaN."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _nan(scores: Tensor, alive: Tensor | None) -> Tensor:
+    return scores.isnan() if alive is None else scores.isnan() & alive
+
+
+def report_nan(counts: Mapping[str, int]) -> None:
+    """Raise if any tensor has NaN in live entries; `counts` holds only the tensors that do."""
+    if counts:
+        found = ", ".join(f"{c} NaN in scores" + (f" of {n!r}" if n else "") for n, c in counts.items())
+        raise ValueError(f"{found}. Scores of live entries must be numbers: mask the entries or mend the scores.")
+
+
+def opposite_infinities(scores: Tensor, name: str) -> None:
+    """Refuse items whose score is inf - inf."""
+    count = int(scores.isnan().sum())
+    if count:
+        raise ValueError(
+            f"{count} items of {place(name, 'scores')} add up +inf and -inf, which has no value. "
+            "Clamp the scores, or rank by a norm, for example channels(0, p=2)."
+        )
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+_EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
+
+
+def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
+    """Read the one number given: which argument it is, and its value as a 0-d int64 or float64 tensor."""
+    given = {"amount": amount, "keep": keep, "sparsity": sparsity}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    if len(given) != 1:
+        got = " and ".join(f"{a}={v!r}" for a, v in given.items()) or "none"
+        raise TypeError(f"Give exactly one of `amount`, `keep` and `sparsity`, got {got}. For example amount=0.2.")
+    ((argument, value),) = given.items()
+    return argument, _number(argument, value)
+
+
+def _number(argument: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return _tensor_number(argument, value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(
+            f"`{argument}` must be a number or a 0-d tensor, got {value!r} ({type(value).__name__}). "
+            f"For example {_EXAMPLE[argument]}."
+        )
+    fraction = isinstance(value, (float, np.floating))
+    _kind(argument, fraction, value)
+    if not value >= 0 or (fraction and not value <= 1):
+        out_of_range(argument, value, "a fraction between 0 and 1" if fraction else "at least 0")
+    return torch.tensor(value, dtype=torch.float64 if fraction else torch.int64)
+
+
+def _tensor_number(argument: str, value: Tensor) -> Tensor:
+    if value.dim() != 0:
+        raise ValueError(f"`{argument}` must be a number or a 0-d tensor, got a tensor of shape {tuple(value.shape)}.")
+    if value.dtype not in RANKABLE - {torch.uint64}:
+        raise TypeError(f"`{argument}` must be an integer or floating tensor, got {value.dtype}.")
+    _kind(argument, value.is_floating_point(), f"a tensor of {value.dtype}")
+    return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64)
+
+
+def _kind(argument: str, fraction: bool, value: Any) -> None:
+    if argument == "keep" and fraction:
+        raise TypeError(
+            f"`keep` must be an int (items that may remain in each pool), got {value}. "
+            "For a share of the whole, pass sparsity=0.5."
+        )
+    if argument == "sparsity" and not fraction:
+        raise TypeError(
+            f"`sparsity` must be a float in [0, 1] (the dead share of the whole), got {value}. "
+            "Pass sparsity=1.0 for everything, or a number of items as amount=."
+        )
+
+
+def out_of_range(argument: str, value: Any, limit: str) -> None:
+    """Raise for a number outside its range."""
+    raise ValueError(f"`{argument}` must be {limit}, got {value}. For example {_EXAMPLE[argument]}.")
+
+
+def quantity(counting: str, number: Tensor, alive: Tensor, items: Tensor, names: Sequence[str]) -> None:
+    """Refuse numbers that a pool cannot meet; `alive` and `items` hold the counts by pool."""
+    fraction = number.is_floating_point()
+    most = torch.ones_like(number) if fraction else items if counting == "keep" else alive
+    number, most = torch.broadcast_tensors(number, most)
+    wrong = ~((number >= 0) & (number <= most))
+    if bool(wrong.any()):
+        value, limit = number[wrong][0].item(), most[wrong][0].item()
+        what = "items of the pool" if counting == "keep" else "items alive in the pool"
+        where = f" (scores of {', '.join(map(repr, names))})" if any(names) else ""
+        bound = "a fraction between 0 and 1" if fraction else f"between 0 and {limit} ({what}{where})"
+        out_of_range(counting, value, bound)
+
+
+def integer(value: Any, argument: str, example: str) -> int:
+    """Read a plain integer argument such as a dim or a length."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{argument}` must be an int, got {value!r}. For example {example}.")
+    return int(value)
+
+
+def key(value: Any) -> Tensor:
+    """Read a 64-bit key as a 0-d int64 tensor; ints of [2**63, 2**64) are taken modulo 2**64."""
+    if isinstance(value, Tensor):
+        if value.dim() != 0 or value.dtype not in _INTEGER:
+            raise TypeError(
+                f"`key` must be an int or a 0-d int64 tensor, got {value.dtype} of shape {tuple(value.shape)}."
+            )
+        return value.detach().to(torch.int64)
+    number = integer(value, "key", "key=0")
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"`key` must fit in 64 bits, got {number}. For example key=0.")
+    return torch.tensor((number + 2**63) % 2**64 - 2**63, dtype=torch.int64)
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+def dimension(dim: int, tensor: Tensor, where: str) -> int:
+    """Count a dim from the front, refusing one that the tensor does not have."""
+    if not -tensor.dim() <= dim < tensor.dim():
+        raise IndexError(
+            f"`dim` must be a dimension of {where}, which has shape {tuple(tensor.shape)}, got {dim}. "
+            "A 0-d tensor has none: use elements()."
+        )
+    return dim % tensor.dim()
+
+
+def divides(length: int, size: int, what: str, where: str) -> None:
+    """Refuse a size that does not split into whole runs of the length."""
+    if size % length:
+        raise ValueError(f"{what} must divide the size {size} of {where}, got {length}. Pad the scores or choose another.")
+
+
+def too_few_dims(groups: Any, tensor: Tensor, where: str) -> None:
+    """Raise for a tensor with fewer dims than a block."""
+    raise ValueError(
+        f"{groups!r} needs at least {len(groups.shape)} dims, got shape {tuple(tensor.shape)} for {where}. "
+        f"For example {type(groups).__name__.lower()}({groups.shape[-1:]})."
+    )
+
+
+def norm(p: Any, mean: Any) -> tuple[float | None, bool]:
+    """Read the order of a norm and whether it is divided by the live count."""
+    if not isinstance(mean, (bool, np.bool_)):
+        raise TypeError(f"`mean` must be a bool, got {mean!r}. For example channels(0, p=2, mean=True).")
+    if p is None:
+        return None, bool(mean)
+    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`p` must be a number, got {p!r}. For example channels(0, p=2).")
+    if p != p or (mean and p == 0):
+        raise ValueError(f"`p` must be a number (and not 0 with mean=True), got {p!r}. For example channels(0, p=2).")
+    return float(p), bool(mean)
+
+
+def lengths(value: Any, argument: str = "shape") -> tuple[int, ...]:
+    """Read the positive lengths of a block or a window."""
+    if not isinstance(value, Sequence) or not value:
+        raise TypeError(f"`{argument}` must be a tuple of ints, got {value!r}. For example blocks((4, 4)).")
+    sizes = tuple(integer(v, argument, "windows(4)" if argument == "of" else "blocks((4, 4))") for v in value)
+    if min(sizes) < 1:
+        raise ValueError(f"`{argument}` must be positive, got {min(sizes)}. For example windows(4) or blocks((4, 4)).")
+    return sizes
+
+
+def labelling(value: Any, argument: str) -> Any:
+    """Refuse labels that are not integer tensors."""
+    for name, tensor in tensors(value, argument).items():
+        if tensor.dtype not in (_INTEGER | {torch.uint8}):
+            raise TypeError(
+                f"{place(name, argument)} must hold integer labels, got {tensor.dtype}. "
+                "For example labels(torch.arange(scores.numel()).view(scores.shape))."
+            )
+    return value
+
+
+def group_value(value: Any, kinds: tuple[type, ...]) -> None:
+    """Refuse anything but a groups value."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"`groups` must be a groups value, got {value!r}. For example groups=elements() or groups=rows(0).")
+
+
+def constant_pools(agree: Tensor) -> None:
+    """Refuse items whose elements are in different pools."""
+    if not bool(agree.all()):
+        raise ValueError(
+            f"`pools` must be constant within each item, but {int((~agree).sum())} elements differ from their item. "
+            "For example labels(items, items // 4)."
+        )
+
+
+def labels_like(value: Any, scores: Mapping[str, Tensor], argument: str) -> Mapping[str, Tensor]:
+    """Read label tensors with the names and shapes of the scores."""
+    entries = tensors(value, argument)
+    same_names(entries, scores, argument)
+    for name, label in entries.items():
+        same_shape(label, scores[name], place(name, argument), place(name, "scores"))
+    return entries
+
+
+def order(n: Any) -> Any:
+    """Refuse norms without a number, such as None, "fro" and "nuc"."""
+    if isinstance(n, (bool, str)) or n is None:
+        raise TypeError(f"`n` must be a number (inf and -inf included), got {n!r}. For example n=2, the Frobenius norm.")
+    return n
+
+
+def rankable_each(values: Mapping[str, Tensor], *, magnitude: bool = False, argument: str = "scores") -> None:
+    """Like `rankable`, for tensors that are not compared with one another."""
+    for name, tensor in values.items():
+        rankable({name: tensor}, magnitude, argument)
+
+
+# ---- histories and parameters ---------------------------------------------------------------------------------------
+
+
+def known_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str) -> None:
+    """Refuse names that the reference does not have."""
+    unknown = [n for n in value if n not in names]
+    if unknown:
+        raise ValueError(f"`{argument}` has names that `{reference}` lacks: {unknown}. Known names: {list(names)}.")
+
+
+def mapping(value: Any, argument: str) -> None:
+    """Refuse anything but a mapping of tensors by name."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"`{argument}` must be a mapping of tensors by name, got {type(value).__name__}. "
+            "For example dict(module.named_parameters())."
+        )
+    tensors(value, argument)
+
+
+def function(value: Any, argument: str, example: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"`{argument}` must be callable, got {value!r}. For example {example}.")
+
+
+def steps(value: Any) -> tuple[Any, ...]:
+    """Read a history: an iterable of callables."""
+    example = "[partial(l1_unstructured, amount=0.2)]"
+    if callable(value) or not isinstance(value, Iterable):
+        raise TypeError(f"`history` must be a sequence of steps, got {value!r}. For example {example}.")
+    history = tuple(value)
+    for index, step in enumerate(history):
+        function(step, f"history[{index}]", example)
+    return history

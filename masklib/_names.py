@@ -1,0 +1,27 @@
+"""A tensor or a mapping of tensors by name: both are read as a mapping, a bare tensor's name being ''."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, Union
+
+from torch import Tensor
+
+Tensors = Union[Tensor, Mapping[str, Tensor]]
+TensorsT = TypeVar("TensorsT", Tensor, Mapping[str, Tensor])
+
+
+def named(value: Any) -> Mapping[str, Any]:
+    """Read a bare value as the mapping `{'': value}`; a mapping is returned as it is."""
+    return value if isinstance(value, Mapping) else {"": value}
+
+
+def like(value: Any, result: Mapping[str, Any]) -> Any:
+    """Give `result` the form of `value`: a dict in its order for a mapping, else the one entry."""
+    return {name: result[name] for name in value} if isinstance(value, Mapping) else result[""]
+
+
+def each(function: Callable[..., Any], first: Any, *others: Any) -> Any:
+    """Call `function` once a name on values of one form (a tensor, or mappings with the same names)."""
+    values = [named(other) for other in others]
+    return like(first, {n: function(v, *(o[n] for o in values)) for n, v in named(first).items()})

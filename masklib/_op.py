@@ -1,0 +1,50 @@
+"""Opaque operators: kernels that `torch.compile`, `torch.export` and `torch.func` can see past.
+
+A kernel runs eagerly on real tensors. Its checks on data therefore raise the same everywhere: a compiled graph
+calls it, a batched call runs it, and a traced one records it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+_LIBRARY = torch.library.Library("masklib", "DEF")
+_TAGS = (torch.Tag.pt2_compliant_tag,)
+
+
+def op(schema: str, *, fake: Callable[..., Any], vmap: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Register a kernel as `torch.ops.masklib.<name>` and put the operator in its place."""
+
+    def register(kernel: Callable[..., Any]) -> Any:
+        name = _LIBRARY.define(schema, tags=_TAGS).split(".")[0]
+        name = name if "::" in name else f"masklib::{name}"
+        operator = getattr(torch.ops.masklib, name.split("::")[1]).default
+        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(name, fake, lib=_LIBRARY)
+        torch.library.register_vmap(name, vmap or _each_example(operator), lib=_LIBRARY)
+        return operator
+
+    return register
+
+
+def example(arguments: Any, in_dims: Any, index: int) -> Any:
+    """The arguments of one example of a batch: `select` wherever `in_dims` holds a number."""
+    if isinstance(in_dims, (list, tuple)):
+        return [example(a, d, index) for a, d in zip(arguments, in_dims)]
+    return arguments if in_dims is None else arguments.select(in_dims, index)
+
+
+def _each_example(operator: Any) -> Callable[..., Any]:
+    """The rule that is right for every operator: call it once an example and stack the results."""
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
+        results = [operator(*example(arguments, in_dims, i)) for i in range(info.batch_size)]
+        stacked = pytree.tree_map(lambda *examples: torch.stack(examples), *results)
+        return stacked, pytree.tree_map_only(Tensor, lambda _: 0, stacked)
+
+    return rule

@@ -1,0 +1,229 @@
+"""Exact selection of the lowest: the only place that ranks.
+
+Among equal scores the lower index dies first; the dead are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from masklib import _check
+from masklib._op import op
+
+_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
+_UNSIGNED = {
+    torch.int8: torch.uint8,
+    torch.int16: torch.uint16,
+    torch.int32: torch.uint32,
+    torch.int64: torch.uint64,
+}
+
+
+def magnitude(tensor: Tensor) -> Tensor:
+    """Absolute values; those of an n-bit integer are unsigned n-bit integers, so the least one does not wrap."""
+    unsigned = _UNSIGNED.get(tensor.dtype)
+    if unsigned is not None:
+        return tensor.abs().view(unsigned)
+    return tensor.abs() if tensor.is_floating_point() or tensor.is_complex() else tensor.clone()
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def dying(counting: str, number: Tensor, alive: Tensor, items: Tensor, names: Sequence[str]) -> Tensor:
+    """How many items die in each pool: the one place where `amount`, `keep` and `sparsity` get their meaning."""
+    _check.quantity(counting, number, alive, items, names)
+    if counting == "keep":
+        return (alive - number).clamp(min=0)
+    if counting == "sparsity":
+        return ((number * items).round().long() - (items - alive)).clamp(min=0)
+    return (number * alive).round().long() if number.is_floating_point() else number.expand_as(alive)
+
+
+# ---- one order for all dtypes ---------------------------------------------------------------------------------------
+
+
+def comparable(scores: Sequence[Tensor], by_magnitude: bool) -> list[Tensor]:
+    """The scores in one dtype that sorts as they do: -0.0 as 0.0, unsigned integers as signed ones."""
+    values = [_sortable(magnitude(s) if by_magnitude else s) for s in scores]
+    dtype = _common_dtype({v.dtype for v in values})
+    return [v.to(dtype) for v in values]
+
+
+def _sortable(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor + 0.0
+    if tensor.dtype == torch.uint64:
+        return tensor.view(torch.int64) ^ torch.iinfo(torch.int64).min
+    return tensor.to(_WIDER.get(tensor.dtype, tensor.dtype))
+
+
+def _common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
+    """The least dtype that holds all of them exactly."""
+    if len({d.is_floating_point for d in dtypes}) == 2:
+        return torch.float64
+    common, *rest = dtypes
+    for dtype in rest:
+        common = torch.promote_types(common, dtype)
+    return common
+
+
+# ---- selection ------------------------------------------------------------------------------------------------------
+
+
+def survivors(values: Tensor, alive: Tensor, die: Tensor) -> Tensor:
+    """Kill the lowest `die` (pools,) live entries of each row of `values` (pools, items)."""
+    order = values.argsort(dim=1, stable=True)
+    live = alive.gather(1, order)
+    doomed = live & (live.cumsum(1) <= die[:, None])
+    return alive & ~torch.zeros_like(alive).scatter_(1, order, doomed)
+
+
+def _fake_masks(scores: Sequence[Tensor], *_: object) -> list[Tensor]:
+    return [torch.empty(s.shape, dtype=torch.bool, device=s.device) for s in scores]
+
+
+@op(
+    "lowest(Tensor[] scores, Tensor?[] alive, Tensor number, str counting, str[] names, bool by_magnitude) -> Tensor[]",
+    fake=_fake_masks,
+)
+def lowest(
+    scores: Sequence[Tensor],
+    alive: Sequence[Tensor | None],
+    number: Tensor,
+    counting: str,
+    names: Sequence[str],
+    by_magnitude: bool,
+) -> list[Tensor]:
+    """Kill the lowest of one pool that spans all the tensors, each of any shape; ties in the order given."""
+    if not scores:
+        return []
+    _check.no_nan(scores, alive, names)
+    device = scores[0].device
+    values = torch.cat([v.reshape(-1).to(device) for v in comparable(scores, by_magnitude)])[None]
+    live = torch.cat([_live(s, a).reshape(-1).to(device) for s, a in zip(scores, alive)])[None]
+    die = dying(counting, number.to(device), live.sum(1), live.new_tensor([live.shape[1]], dtype=torch.int64), names)
+    parts = survivors(values, live, die)[0].split([s.numel() for s in scores])
+    return [part.view(s.shape).to(s.device, copy=True) for part, s in zip(parts, scores)]
+
+
+def _live(scores: Tensor, alive: Tensor | None) -> Tensor:
+    return torch.ones(scores.shape, dtype=torch.bool, device=scores.device) if alive is None else alive
+
+
+def _fake_matrix(scores: Tensor, *_: object) -> Tensor:
+    return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+
+
+@op(
+    "lowest_in_rows(Tensor scores, Tensor? alive, Tensor number, str counting, str name) -> Tensor",
+    fake=_fake_matrix,
+)
+def lowest_in_rows(scores: Tensor, alive: Tensor | None, number: Tensor, counting: str, name: str) -> Tensor:
+    """Kill the lowest of each row of (pools, items)."""
+    _check.no_nan([scores], [alive], [name])
+    live = _live(scores, alive)
+    (values,) = comparable([scores], False)
+    counts = live.sum(1)
+    die = dying(counting, number.to(counts.device), counts, torch.full_like(counts, scores.shape[1]), [name])
+    return survivors(values, live, die)
+
+
+# ---- items ----------------------------------------------------------------------------------------------------------
+
+
+def _fake_items(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    items = scores.shape[:1]
+    return scores.new_empty(items, dtype=torch.float64), scores.new_empty(items, dtype=torch.bool)
+
+
+@op(
+    "item_scores(Tensor scores, Tensor? alive, float? p, bool mean, str name) -> (Tensor, Tensor)",
+    fake=_fake_items,
+)
+def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: bool, name: str) -> tuple[Tensor, Tensor]:
+    """Reduce each row of (items, elements) over its live scores in float64; also say which items are alive."""
+    _check.no_nan([scores], [alive], [name])
+    live = _live(scores, alive)
+    values = (scores.abs() if scores.is_complex() else scores).double().masked_fill(~live, _neutral(p))
+    totals = values.sum(1) if p is None else _norm(values, p)
+    if mean:
+        totals /= live.sum(1).clamp(min=1).double() ** (1 if p is None else 1 / p)
+    totals = totals.masked_fill(~live.any(1), 0)
+    _check.opposite_infinities(totals, name)
+    return totals, live.any(1)
+
+
+def _neutral(p: float | None) -> float:
+    """What adds nothing to a reduction."""
+    return float("inf") if p is not None and p < 0 else 0.0
+
+
+def _norm(values: Tensor, p: float) -> Tensor:
+    return torch.linalg.vector_norm(values, p, dim=1) if values.numel() else values.new_zeros(values.shape[0])
+
+
+# ---- labels ---------------------------------------------------------------------------------------------------------
+
+
+@op(
+    "lowest_labelled(Tensor[] scores, Tensor?[] alive, Tensor[] items, Tensor[] pools, Tensor number, str counting, "
+    "str[] names) -> Tensor[]",
+    fake=_fake_masks,
+)
+def lowest_labelled(
+    scores: Sequence[Tensor],
+    alive: Sequence[Tensor | None],
+    items: Sequence[Tensor],
+    pools: Sequence[Tensor],
+    number: Tensor,
+    counting: str,
+    names: Sequence[str],
+) -> list[Tensor]:
+    """Kill the lowest items of each pool, both given by label; `pools` may be empty for one pool."""
+    if not scores:
+        return []
+    _check.no_nan(scores, alive, names)
+    live = torch.cat([_live(s, a).reshape(-1) for s, a in zip(scores, alive)])
+    values = torch.cat([v.reshape(-1) for v in comparable(scores, False)]).masked_fill(~live, 0)
+    ids, item = torch.cat([i.reshape(-1).long() for i in items]).unique(return_inverse=True)
+    totals = _totals(values, live, item, len(ids))
+    _check.opposite_infinities(totals, "")
+    item_alive = torch.zeros(len(ids), dtype=torch.bool, device=live.device).index_put((item[live],), live.new_ones(()))
+    pool = _pool_of_items(pools, item, len(ids))
+    keep = _survivors_by_pool(totals, item_alive, pool, number, counting, names)
+    parts = (live & keep[item]).split([s.numel() for s in scores])
+    return [part.view(s.shape).clone() for part, s in zip(parts, scores)]
+
+
+def _totals(values: Tensor, live: Tensor, item: Tensor, count: int) -> Tensor:
+    """The sum of each item's live scores; single elements stand for themselves, in their own dtype."""
+    if count == item.numel():
+        return torch.empty_like(values).index_put((item,), values)
+    return values.new_zeros(count, dtype=torch.float64).index_add(0, item, values.double())
+
+
+def _pool_of_items(pools: Sequence[Tensor], item: Tensor, count: int) -> Tensor:
+    if not pools:
+        return item.new_zeros(count)
+    pool = torch.cat([p.reshape(-1).long() for p in pools]).unique(return_inverse=True)[1]
+    pool_of_item = item.new_zeros(count).index_put((item,), pool)
+    _check.constant_pools(pool_of_item[item] == pool)
+    return pool_of_item
+
+
+def _survivors_by_pool(
+    totals: Tensor, alive: Tensor, pool: Tensor, number: Tensor, counting: str, names: Sequence[str]
+) -> Tensor:
+    """Like `survivors`, for pools of any lengths: order by pool, then the living, then score, then index."""
+    count = int(pool.max()) + 1 if pool.numel() else 0
+    items = pool.bincount(minlength=count)
+    die = dying(counting, number.to(items.device), pool[alive].bincount(minlength=count), items, names)
+    order = totals.argsort(stable=True)
+    order = order[(~alive)[order].long().argsort(stable=True)]
+    order = order[pool[order].argsort(stable=True)]
+    place = torch.arange(len(order), device=order.device) - (items.cumsum(0) - items)[pool[order]]
+    return alive & ~torch.zeros_like(alive).index_put((order,), place < die[pool[order]])

@@ -1,0 +1,229 @@
+"""Mask algebra: a lattice under intersection and union, with counts. Tensors or mappings by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklib import _check
+from masklib._names import Tensors, TensorsT, each, like
+
+
+def intersection(a: TensorsT, b: TensorsT) -> TensorsT:
+    """Keep what both keep: a & b.
+
+    Args:
+        a, b: bool masks of any one shape, tensors or mappings with the same names.
+
+    Returns:
+        A new mask of the same shapes and names.
+
+    Raises:
+        TypeError: if a mask is not bool.
+        ValueError: if shapes, devices or names disagree.
+
+    >>> intersection(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    tensor([ True, False, False])
+    """
+    return _combine(torch.logical_and, a, b)
+
+
+def union(a: TensorsT, b: TensorsT) -> TensorsT:
+    """Keep what either keeps: a | b.
+
+    Args:
+        a, b: bool masks of any one shape, tensors or mappings with the same names.
+
+    Returns:
+        A new mask of the same shapes and names.
+
+    Raises:
+        TypeError: if a mask is not bool.
+        ValueError: if shapes, devices or names disagree.
+
+    >>> union(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    tensor([ True,  True, False])
+    """
+    return _combine(torch.logical_or, a, b)
+
+
+def difference(a: TensorsT, b: TensorsT) -> TensorsT:
+    """Keep what `a` keeps and `b` does not: a & ~b.
+
+    Args:
+        a, b: bool masks of any one shape, tensors or mappings with the same names.
+
+    Returns:
+        A new mask of the same shapes and names.
+
+    Raises:
+        TypeError: if a mask is not bool.
+        ValueError: if shapes, devices or names disagree.
+
+    >>> difference(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    tensor([False,  True, False])
+    """
+    return _combine(lambda x, y: x & ~y, a, b)
+
+
+def complement(mask: TensorsT, within: TensorsT | None = None) -> TensorsT:
+    """Keep what `mask` does not: ~mask, or within & ~mask.
+
+    Args:
+        mask: a bool mask of any shape, a tensor or a mapping by name.
+        within: the mask to stay within; None for everything.
+
+    Returns:
+        A new mask of the same shapes and names.
+
+    Raises:
+        TypeError: if a mask is not bool.
+        ValueError: if shapes, devices or names disagree.
+
+    >>> complement(torch.tensor([True, False, False]), within=torch.tensor([True, True, False]))
+    tensor([False,  True, False])
+    """
+    if within is not None:
+        return _combine(lambda x, y: y & ~x, mask, within, "mask", "within")
+    _check.masks(mask, mask, "mask")
+    return each(torch.logical_not, mask)
+
+
+def count(mask: Tensors, *, per_name: bool = False) -> Any:
+    """Count what is kept.
+
+    Args:
+        mask: a bool mask of any shape, a tensor or a mapping by name.
+        per_name: whether to count each name of a mapping on its own.
+
+    Returns:
+        A 0-d int64 tensor, the total over a mapping; with `per_name` a dict of them.
+
+    Raises:
+        TypeError: if the mask is not bool.
+
+    >>> count(torch.tensor([True, False, True]))
+    tensor(2)
+    """
+    return _measure(lambda kept: kept, per_name, {"mask": mask}, _kept)
+
+
+def sparsity(mask: Tensors, *, per_name: bool = False) -> Any:
+    """Measure the dead share: 1 - kept / size, 0 for an empty mask.
+
+    Args:
+        mask: a bool mask of any shape, a tensor or a mapping by name.
+        per_name: whether to measure each name of a mapping on its own.
+
+    Returns:
+        A 0-d float64 tensor in [0, 1], of all elements of a mapping together; with `per_name` a dict of them.
+
+    Raises:
+        TypeError: if the mask is not bool.
+
+    >>> sparsity(torch.tensor([True, False, False, False]))
+    tensor(0.7500, dtype=torch.float64)
+    """
+    return _measure(lambda dead, size: dead.double() / size.clamp(min=1), per_name, {"mask": mask}, _dead, _size)
+
+
+def overlap(a: Tensors, b: Tensors, *, per_name: bool = False) -> Any:
+    """Measure how much two masks agree: the Jaccard index, count(a & b) / count(a | b), 1 for two empty masks.
+
+    Args:
+        a, b: bool masks of any one shape, tensors or mappings with the same names.
+        per_name: whether to measure each name of a mapping on its own.
+
+    Returns:
+        A 0-d float64 tensor in [0, 1], of all elements of a mapping together; with `per_name` a dict of them.
+
+    Raises:
+        TypeError: if a mask is not bool.
+        ValueError: if shapes, devices or names disagree.
+
+    >>> overlap(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    tensor(0.5000, dtype=torch.float64)
+
+    Reference: Jaccard, "The distribution of the flora in the alpine zone", 1912.
+    """
+    _check.masks(b, _checked(a, "a"), "b", "a")
+    return _measure(_jaccard, per_name, {"a": a, "b": b}, _both, _either)
+
+
+def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -> dict[str, Tensor]:
+    """Pick the entries for which a predicate holds.
+
+    Args:
+        params: a mapping by name, such as dict(module.named_parameters()).
+        where: `(name, tensor) -> bool`.
+
+    Returns:
+        A dict of the same tensors, in the same order.
+
+    Raises:
+        TypeError: if `params` is not a mapping of tensors, or `where` is not callable.
+
+    >>> list(select({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, lambda name, p: p.dim() > 1))
+    ['weight']
+    """
+    _check.mapping(params, "params")
+    _check.function(where, "where", "where=lambda name, p: p.dim() > 1")
+    return {name: p for name, p in params.items() if where(name, p)}
+
+
+# ---- how ------------------------------------------------------------------------------------------------------------
+
+
+def _checked(mask: Any, argument: str) -> Any:
+    _check.masks(mask, mask, argument, argument)
+    return mask
+
+
+def _combine(function: Callable[..., Tensor], a: Any, b: Any, first: str = "a", second: str = "b") -> Any:
+    _check.masks(b, _checked(a, first), second, first)
+    return each(function, a, b)
+
+
+def _measure(ratio: Callable[..., Tensor], per_name: bool, masks: Mapping[str, Any], *counts: Any) -> Any:
+    """`ratio` of the counts of each name, or of their totals."""
+    given = list(masks.values())
+    for argument, mask in masks.items():
+        _checked(mask, argument)
+    parts = [each(c, *given) for c in counts]
+    if per_name:
+        return each(ratio, *parts)
+    return ratio(*(_total(part) for part in parts))
+
+
+def _total(part: Any) -> Tensor:
+    if not isinstance(part, Mapping):
+        return part
+    values = list(part.values())
+    return torch.stack([v.to(values[0].device) for v in values]).sum() if values else torch.tensor(0)
+
+
+def _kept(mask: Tensor) -> Tensor:
+    return mask.sum()
+
+
+def _dead(mask: Tensor) -> Tensor:
+    return (~mask).sum()
+
+
+def _size(mask: Tensor) -> Tensor:
+    return torch.tensor(mask.numel(), device=mask.device)
+
+
+def _both(a: Tensor, b: Tensor) -> Tensor:
+    return (a & b).sum()
+
+
+def _either(a: Tensor, b: Tensor) -> Tensor:
+    return (a | b).sum()
+
+
+def _jaccard(both: Tensor, either: Tensor) -> Tensor:
+    return torch.where(either == 0, 1.0, both.double() / either.clamp(min=1))
