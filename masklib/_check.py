@@ -206,18 +206,22 @@ def out_of_range(argument: str, value: Any, limit: str) -> None:
     raise ValueError(f"`{argument}` must be {limit}, got {value}. For example {_EXAMPLE[argument]}.")
 
 
-def quantity(counting: str, number: Tensor, alive: Tensor, items: Tensor, names: Sequence[str]) -> None:
+def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any, names: Sequence[str]) -> None:
     """Refuse numbers that a pool cannot meet; `alive` and `items` hold the counts by pool."""
-    fraction = number.is_floating_point()
-    most = torch.ones_like(number) if fraction else items if counting == "keep" else alive
-    number, most = torch.broadcast_tensors(number, most)
-    wrong = ~((number >= 0) & (number <= most))
-    if bool(wrong.any()):
-        value, limit = number[wrong][0].item(), most[wrong][0].item()
+    most = 1 + 0 * alive if fraction else items if counting == "keep" else alive
+    met = (number >= 0) & (number <= most)
+    if not met.all():
+        value, limit = _first_unmet(met, number), _first_unmet(met, most)
         what = "items of the pool" if counting == "keep" else "items alive in the pool"
         where = f" (scores of {', '.join(map(repr, names))})" if any(names) else ""
         bound = "a fraction between 0 and 1" if fraction else f"between 0 and {limit} ({what}{where})"
         out_of_range(counting, value, bound)
+
+
+def _first_unmet(met: Any, values: Any) -> int | float:
+    """The value at the first False of `met`."""
+    wrong = torch.as_tensor(met).logical_not()
+    return torch.as_tensor(values).expand(wrong.shape)[wrong][0].item()
 
 
 def integer(value: Any, argument: str, example: str) -> int:

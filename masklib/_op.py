@@ -26,7 +26,7 @@ def op(schema: str, *, fake: Callable[..., Any], vmap: Callable[..., Any] | None
         operator = getattr(torch.ops.masklib, name.split("::")[1]).default
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(name, fake, lib=_LIBRARY)
-        torch.library.register_vmap(name, vmap or _each_example(operator), lib=_LIBRARY)
+        torch.library.register_vmap(name, vmap or each_example(operator), lib=_LIBRARY)
         return operator
 
     return register
@@ -39,7 +39,14 @@ def example(arguments: Any, in_dims: Any, index: int) -> Any:
     return arguments if in_dims is None else arguments.select(in_dims, index)
 
 
-def _each_example(operator: Any) -> Callable[..., Any]:
+def expanded(argument: Any, in_dim: int | None, size: int) -> Any:
+    """A tensor with its batch in front; one without a batch is repeated (as a view), None stays None."""
+    if argument is None:
+        return None
+    return argument.expand(size, *argument.shape) if in_dim is None else argument.movedim(in_dim, 0)
+
+
+def each_example(operator: Any) -> Callable[..., Any]:
     """The rule that is right for every operator: call it once an example and stack the results."""
 
     def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:

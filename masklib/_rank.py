@@ -5,13 +5,18 @@ Among equal scores the lower index dies first; the dead are never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from masklib import _check
-from masklib._op import op
+from masklib._engine import HasNaN, count_alive, kill_lowest, pool_of
+from masklib._op import each_example, expanded, op
+from masklib._rows import kill_lowest_in_rows
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 _UNSIGNED = {
@@ -33,14 +38,18 @@ def magnitude(tensor: Tensor) -> Tensor:
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 
-def dying(counting: str, number: Tensor, alive: Tensor, items: Tensor, names: Sequence[str]) -> Tensor:
-    """How many items die in each pool: the one place where `amount`, `keep` and `sparsity` get their meaning."""
-    _check.quantity(counting, number, alive, items, names)
+def dying(counting: str, number: Any, alive: Any, items: Any, names: Sequence[str]) -> Any:
+    """How many items die in each pool: the one place where `amount`, `keep` and `sparsity` get their meaning.
+
+    On numpy arrays or on tensors, by pool, `number` one for all or one a pool; whole numbers as given or in float64.
+    """
+    fraction = number.dtype in (torch.float64, np.float64)
+    _check.quantity(counting, fraction, number, alive, items, names)
     if counting == "keep":
-        return (alive - number).clamp(min=0)
+        return (alive - number).clip(min=0)
     if counting == "sparsity":
-        return ((number * items).round().long() - (items - alive)).clamp(min=0)
-    return (number * alive).round().long() if number.is_floating_point() else number.expand_as(alive)
+        return ((number * items).round() - (items - alive)).clip(min=0)
+    return (number * alive).round() if fraction else number + 0 * alive
 
 
 # ---- one order for all dtypes ---------------------------------------------------------------------------------------
@@ -75,7 +84,7 @@ def _common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
 
 
 def survivors(values: Tensor, alive: Tensor, die: Tensor) -> Tensor:
-    """Kill the lowest `die` (pools,) live entries of each row of `values` (pools, items)."""
+    """Kill the lowest `die` (pools,) live entries of each row of `values` (pools, items), on any device."""
     order = values.argsort(dim=1, stable=True)
     live = alive.gather(1, order)
     doomed = live & (live.cumsum(1) <= die[:, None])
@@ -83,12 +92,30 @@ def survivors(values: Tensor, alive: Tensor, die: Tensor) -> Tensor:
 
 
 def _fake_masks(scores: Sequence[Tensor], *_: object) -> list[Tensor]:
-    return [torch.empty(s.shape, dtype=torch.bool, device=s.device) for s in scores]
+    return [_empty(s) for s in scores]
+
+
+def _empty(scores: Tensor, *_: object) -> Tensor:
+    return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+
+
+def _lowest_of_batch(
+    info: Any, in_dims: Any, scores: Any, alive: Any, number: Any, counting: str, names: Any, by_magnitude: bool
+) -> Any:
+    """The batch of one real tensor is a matrix of pools; any other is taken example by example."""
+    if len(scores) != 1:
+        return each_example(lowest)(info, in_dims, scores, alive, number, counting, names, by_magnitude)
+    batch = [info.batch_size]
+    tensors = [expanded(t, d, batch[0]) for t, d in ((scores[0], in_dims[0][0]), (alive[0], in_dims[1][0]))]
+    flat = [None if t is None else t.flatten(1) if t.dim() > 1 else t[:, None] for t in tensors]
+    mask = lowest_in_rows(*flat, expanded(number, in_dims[2], batch[0]), counting, names[0], by_magnitude)
+    return [mask.view(tensors[0].shape)], [0]
 
 
 @op(
     "lowest(Tensor[] scores, Tensor?[] alive, Tensor number, str counting, str[] names, bool by_magnitude) -> Tensor[]",
     fake=_fake_masks,
+    vmap=_lowest_of_batch,
 )
 def lowest(
     scores: Sequence[Tensor],
@@ -101,32 +128,88 @@ def lowest(
     """Kill the lowest of one pool that spans all the tensors, each of any shape; ties in the order given."""
     if not scores:
         return []
+    if any(s.device.type != "cpu" for s in scores):
+        return _lowest_sorted(scores, alive, number, counting, names, by_magnitude)
+    masks = [_empty(s) for s in scores]
+    pool = pool_of(scores, alive, masks, by_magnitude)
+    live = pool.elements if all(a is None for a in alive) else count_alive(pool)
+    die = dying(counting, number.numpy(), np.array(live), np.array(pool.elements), names)
+    with _named_nan(scores, alive, names):
+        kill_lowest(pool, int(die), live)
+    return masks
+
+
+def _lowest_sorted(
+    scores: Sequence[Tensor],
+    alive: Sequence[Tensor | None],
+    number: Tensor,
+    counting: str,
+    names: Sequence[str],
+    by_magnitude: bool,
+) -> list[Tensor]:
+    """The same by one stable sort, on any device."""
     _check.no_nan(scores, alive, names)
     device = scores[0].device
     values = torch.cat([v.reshape(-1).to(device) for v in comparable(scores, by_magnitude)])[None]
     live = torch.cat([_live(s, a).reshape(-1).to(device) for s, a in zip(scores, alive)])[None]
-    die = dying(counting, number.to(device), live.sum(1), live.new_tensor([live.shape[1]], dtype=torch.int64), names)
+    counts = live.sum(1)
+    die = dying(counting, number.to(device), counts, torch.full_like(counts, live.shape[1]), names)
     parts = survivors(values, live, die)[0].split([s.numel() for s in scores])
     return [part.view(s.shape).to(s.device, copy=True) for part, s in zip(parts, scores)]
+
+
+@contextmanager
+def _named_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> Iterator[None]:
+    """Say where the NaN is that a kernel has met."""
+    try:
+        yield
+    except HasNaN:
+        _check.no_nan(scores, alive, names)
 
 
 def _live(scores: Tensor, alive: Tensor | None) -> Tensor:
     return torch.ones(scores.shape, dtype=torch.bool, device=scores.device) if alive is None else alive
 
 
-def _fake_matrix(scores: Tensor, *_: object) -> Tensor:
-    return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+def _rows_of_batch(
+    info: Any, in_dims: Any, scores: Any, alive: Any, number: Any, counting: str, name: str, by_magnitude: bool
+) -> tuple[Tensor, int]:
+    """A batch of matrices is one taller matrix, with a number for each row."""
+    size = info.batch_size
+    matrices = [expanded(t, d, size) for t, d in ((scores, in_dims[0]), (alive, in_dims[1]))]
+    pools = matrices[0].shape[1]
+    numbers = expanded(number, in_dims[2], size).reshape(size, -1).expand(size, pools).reshape(-1)
+    flat = [None if m is None else m.flatten(0, 1) for m in matrices]
+    return lowest_in_rows(*flat, numbers, counting, name, by_magnitude).view(matrices[0].shape), 0
 
 
 @op(
-    "lowest_in_rows(Tensor scores, Tensor? alive, Tensor number, str counting, str name) -> Tensor",
-    fake=_fake_matrix,
+    "lowest_in_rows(Tensor scores, Tensor? alive, Tensor number, str counting, str name, bool by_magnitude) -> Tensor",
+    fake=_empty,
+    vmap=_rows_of_batch,
 )
-def lowest_in_rows(scores: Tensor, alive: Tensor | None, number: Tensor, counting: str, name: str) -> Tensor:
-    """Kill the lowest of each row of (pools, items)."""
+def lowest_in_rows(
+    scores: Tensor, alive: Tensor | None, number: Tensor, counting: str, name: str, by_magnitude: bool
+) -> Tensor:
+    """Kill the lowest of each row of (pools, items); the number is one for all or one a row."""
+    if scores.device.type != "cpu":
+        return _rows_sorted(scores, alive, number, counting, name, by_magnitude)
+    pools, items = scores.shape
+    mask = _empty(scores)
+    live = np.full(pools, items) if alive is None else np.count_nonzero(alive.numpy(), axis=1)
+    die = dying(counting, number.numpy(), live, np.full(pools, items), [name]).astype(np.int64)
+    with _named_nan([scores], [alive], [name]):
+        kill_lowest_in_rows(scores, alive, die, mask, by_magnitude)
+    return mask
+
+
+def _rows_sorted(
+    scores: Tensor, alive: Tensor | None, number: Tensor, counting: str, name: str, by_magnitude: bool
+) -> Tensor:
+    """The same by one stable sort of each row, on any device."""
     _check.no_nan([scores], [alive], [name])
     live = _live(scores, alive)
-    (values,) = comparable([scores], False)
+    (values,) = comparable([scores], by_magnitude)
     counts = live.sum(1)
     die = dying(counting, number.to(counts.device), counts, torch.full_like(counts, scores.shape[1]), [name])
     return survivors(values, live, die)

@@ -320,7 +320,8 @@ def _kill_lowest(
     """One pool over all the names, in sorted order."""
     names = sorted(values)
     counting, number = how_many
-    tensors, masks = [values[n] for n in names], [alive[n] for n in names]
+    tensors = [v.abs() if v.is_complex() else v for v in (values[n] for n in names)]
+    masks = [alive[n] for n in names]
     if isinstance(groups, Labels):
         items, pools = (_labels(part, values, argument) for part, argument in zip(groups, ("items", "pools")))
         return dict(zip(names, _rank.lowest_labelled(tensors, masks, items, pools, number, counting, names)))
@@ -341,7 +342,7 @@ def _kill_rows(
     where = _check.place(name, "scores")
     counting, number = how_many
     matrix, live = groups.matrix(scores, where), None if alive is None else groups.matrix(alive, where)
-    mask = _rank.lowest_in_rows(matrix, live, number, counting, name)
+    mask = _rank.lowest_in_rows(matrix, live, number, counting, name, False)
     return groups.restore(mask, scores.shape).contiguous()
 
 

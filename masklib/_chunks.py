@@ -1,0 +1,95 @@
+"""Cache-sized pieces of tensors in logical order, read as numpy arrays of one dtype, by as many threads as torch has.
+
+Comparisons, counts and partitions run in numpy, whose kernels are several times faster than torch's on this work and
+release the interpreter lock. Tensors that numpy cannot compare as they stand (other layouts, 16-bit floats, mixed
+dtypes) are converted piece by piece, in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+Piece = Any  # an Array that can be read as it stands, else a Tensor to convert
+T = TypeVar("T")
+
+CHUNK = 2**17
+_UNSIGNED = {"i1": "u1", "i2": "u2", "i4": "u4", "i8": "u8"}
+
+
+def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
+    """The least dtype numpy compares natively that holds all of the given ones exactly."""
+    floating = {d for d in dtypes if d.is_floating_point}
+    if not floating:
+        return dtypes.pop() if len(dtypes) == 1 else torch.int64
+    single = {torch.float16, torch.bfloat16, torch.float32} >= dtypes
+    return torch.float32 if single else torch.float64
+
+
+def pieces(tensor: Tensor, dtype: torch.dtype, flat: bool) -> list[Piece]:
+    """Split into pieces of at most CHUNK elements in logical order; `flat` if that is the order in memory."""
+    if not flat:
+        return list(_slabs(tensor))
+    if tensor.dtype != dtype:
+        return list(tensor.reshape(-1).split(CHUNK))
+    array = tensor.numpy().reshape(-1)
+    return [array[i : i + CHUNK] for i in range(0, array.size, CHUNK)]
+
+
+def _slabs(tensor: Tensor) -> Iterator[Tensor]:
+    """Views of at most CHUNK elements whose concatenation is the flattened tensor."""
+    inner = tensor[:1].numel() if tensor.dim() else 1
+    if tensor.numel() <= CHUNK:
+        yield tensor
+    elif inner <= CHUNK:
+        yield from tensor.split(CHUNK // inner)
+    else:
+        for index in tensor:
+            yield from _slabs(index)
+
+
+def size(piece: Piece) -> int:
+    """The number of elements of a piece."""
+    return piece.size if isinstance(piece, np.ndarray) else piece.numel()
+
+
+def flags(piece: Piece | None) -> Array | None:
+    """A piece of a mask as a flat array, None being all True."""
+    return piece if piece is None or isinstance(piece, np.ndarray) else piece.reshape(-1).numpy()
+
+
+def reader(dtype: torch.dtype, by_magnitude: bool, elements: int) -> Callable[[Piece], Array]:
+    """A function from a piece to its values (their magnitudes), flat; it holds only until the next call.
+
+    Magnitudes of signed integers are unsigned, so that the least one does not wrap.
+    """
+    converted = torch.empty(min(elements, CHUNK), dtype=dtype)
+    scratch = converted.numpy()
+    unsigned = _UNSIGNED.get(scratch.dtype.str[1:], scratch.dtype)
+
+    def read(piece: Piece) -> Array:
+        values = piece
+        if not isinstance(piece, np.ndarray):
+            converted[: piece.numel()].view(piece.shape).copy_(piece)
+            values = scratch[: piece.numel()]
+        return np.abs(values, out=scratch[: values.size]).view(unsigned) if by_magnitude else values
+
+    return read
+
+
+def threaded(work: Callable[[Sequence[Any]], T], tasks: Sequence[Any], elements: int) -> list[T]:
+    """Run `work` on contiguous shares of the tasks, one share a thread; results in order."""
+    threads = min(torch.get_num_threads(), len(tasks), 1 + elements // (4 * CHUNK))
+    if threads <= 1:
+        return [work(tasks)]
+    bounds = [len(tasks) * t // threads for t in range(threads + 1)]
+    shares = [tasks[start:stop] for start, stop in zip(bounds, bounds[1:])]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work, share) for share in shares[1:]]
+        return [work(shares[0]), *(other.result() for other in others)]
