@@ -19,7 +19,12 @@ Array = np.ndarray[Any, Any]
 Piece = Any  # an Array that can be read as it stands, else a Tensor to convert
 T = TypeVar("T")
 
-CHUNK = 2**17
+CHUNK = 2**18
+_NUMPY = {
+    getattr(torch, name): np.dtype(name)
+    for name in ("float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64").split()
+}
+NATIVE = set(_NUMPY)
 _UNSIGNED = {"i1": "u1", "i2": "u2", "i4": "u4", "i8": "u8"}
 
 
@@ -69,16 +74,17 @@ def reader(dtype: torch.dtype, by_magnitude: bool, elements: int) -> Callable[[P
 
     Magnitudes of signed integers are unsigned, so that the least one does not wrap.
     """
-    converted = torch.empty(min(elements, CHUNK), dtype=dtype)
-    scratch = converted.numpy()
-    unsigned = _UNSIGNED.get(scratch.dtype.str[1:], scratch.dtype)
+    scratch = np.empty(min(elements, CHUNK), _NUMPY[dtype])
+    unsigned = _UNSIGNED.get(scratch.dtype.str[1:])
 
     def read(piece: Piece) -> Array:
         values = piece
         if not isinstance(piece, np.ndarray):
-            converted[: piece.numel()].view(piece.shape).copy_(piece)
             values = scratch[: piece.numel()]
-        return np.abs(values, out=scratch[: values.size]).view(unsigned) if by_magnitude else values
+            torch.from_numpy(values).view(piece.shape).copy_(piece)
+        if by_magnitude:
+            values = np.abs(values, out=scratch[: values.size])
+        return values.view(unsigned) if by_magnitude and unsigned else values
 
     return read
 

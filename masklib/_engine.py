@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +76,7 @@ def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, dtype: torch.dty
     flat = scores.is_contiguous() and (alive is None or alive.is_contiguous())
     values = pieces(scores, dtype, flat)
     live = [None] * len(values) if alive is None else pieces(alive, torch.bool, flat)
-    ends = np.cumsum([size(v) for v in values])
-    target = mask.numpy().reshape(-1)
+    ends, target = accumulate(map(size, values)), mask.numpy().reshape(-1)
     return [Chunk(v, a, target[end - size(v) : end]) for v, a, end in zip(values, live, ends)]
 
 
@@ -91,6 +91,8 @@ def kill_lowest(pool: Pool, k: int, alive: int) -> None:
     Raises:
         HasNaN: if a live value is NaN.
     """
+    if pool.elements <= _DIRECT:
+        return _all_at_once(pool, k)
     sample = _sample(pool, alive)
     widening = 1
     while True:
@@ -104,17 +106,34 @@ def kill_lowest(pool: Pool, k: int, alive: int) -> None:
         widening *= _WIDEN
 
 
+def _all_at_once(pool: Pool, k: int) -> None:
+    """The same for a small pool: collect everything."""
+    parts = pool.map(_live)
+    values = np.concatenate([values for _, values in parts]) if parts else np.empty(0)
+    if (values != values).any():
+        raise HasNaN
+    start, survives = 0, ~_lowest(values, k)
+    for chunk, (index, part) in zip(pool.chunks, parts):
+        chunk.mask.fill(False)
+        chunk.mask[index] = survives[start : start + part.size]
+        start += part.size
+
+
+def _live(read: Callable[[Piece], Array], chunk: Chunk) -> tuple[Any, Array]:
+    """The index and the values of the live elements of a chunk."""
+    values, alive = read(chunk.scores), flags(chunk.alive)
+    return (slice(None), values.copy()) if alive is None else (alive, values[alive])
+
+
 # ---- where to look --------------------------------------------------------------------------------------------------
 
 
 def _sample(pool: Pool, alive: int) -> Array:
-    """Some live values, sorted: about alive**(2/3) of them, none of a small pool."""
-    if pool.elements <= _DIRECT:
-        return np.empty(0)
-    stride = max(1, round(alive ** (1 / 3)))
+    """Some live values, about 2 * alive**(2/3) of them, which balances their cost and the width of the bracket."""
+    stride = max(1, round(alive ** (1 / 3) / 2))
     read = pool.reader()
-    sample = np.sort(np.concatenate([_sampled(read, c, i, stride) for i, c in enumerate(pool.chunks)]))
-    if sample.size and sample[-1] != sample[-1]:
+    sample = np.concatenate([_sampled(read, c, i, stride) for i, c in enumerate(pool.chunks)])
+    if np.isnan(sample).any():
         raise HasNaN
     return sample
 
@@ -132,7 +151,13 @@ def _bracket(sample: Array, share: float, widening: int) -> tuple[Any, Any]:
     n = sample.size
     margin = widening * (_SIGMAS * math.sqrt(n * share * (1 - share)) + _SLACK)
     first, last = math.floor(n * share - margin), math.ceil(n * share + margin)
-    return sample[first] if 0 <= first < n else None, sample[last] if last < n else None
+    low = high = None
+    if last < n:
+        sample = np.partition(sample, last)
+        high = sample[last]
+    if 0 <= first < n:
+        low = np.partition(sample[: last + 1], first)[first]
+    return low, high
 
 
 # ---- one attempt ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch import Tensor
 from masklib import _check
 from masklib._engine import HasNaN, count_alive, kill_lowest, pool_of
 from masklib._op import each_example, expanded, op
-from masklib._rows import kill_lowest_in_rows
+from masklib._rows import count_alive_in_rows, kill_lowest_in_rows
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 _UNSIGNED = {
@@ -33,6 +33,9 @@ def magnitude(tensor: Tensor) -> Tensor:
     if unsigned is not None:
         return tensor.abs().view(unsigned)
     return tensor.abs() if tensor.is_floating_point() or tensor.is_complex() else tensor.clone()
+
+
+_REDUCED = 2**20  # elements reduced at a time, which bounds the float64 copies
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
@@ -99,6 +102,11 @@ def _empty(scores: Tensor, *_: object) -> Tensor:
     return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
 
 
+def _empty_mask(scores: Tensor) -> Tensor:
+    """A mask to write; numpy asks for huge pages, which halves the time of the first write."""
+    return torch.from_numpy(np.empty(scores.shape, bool))
+
+
 def _lowest_of_batch(
     info: Any, in_dims: Any, scores: Any, alive: Any, number: Any, counting: str, names: Any, by_magnitude: bool
 ) -> Any:
@@ -130,7 +138,7 @@ def lowest(
         return []
     if any(s.device.type != "cpu" for s in scores):
         return _lowest_sorted(scores, alive, number, counting, names, by_magnitude)
-    masks = [_empty(s) for s in scores]
+    masks = [_empty_mask(s) for s in scores]
     pool = pool_of(scores, alive, masks, by_magnitude)
     live = pool.elements if all(a is None for a in alive) else count_alive(pool)
     die = dying(counting, number.numpy(), np.array(live), np.array(pool.elements), names)
@@ -195,9 +203,10 @@ def lowest_in_rows(
     if scores.device.type != "cpu":
         return _rows_sorted(scores, alive, number, counting, name, by_magnitude)
     pools, items = scores.shape
-    mask = _empty(scores)
-    live = np.full(pools, items) if alive is None else np.count_nonzero(alive.numpy(), axis=1)
-    die = dying(counting, number.numpy(), live, np.full(pools, items), [name]).astype(np.int64)
+    mask = _empty_mask(scores)
+    live = np.array(items) if alive is None else count_alive_in_rows(alive)
+    die = dying(counting, number.numpy(), live, np.array(items), [name])
+    die = np.broadcast_to(die.astype(np.int64), pools)
     with _named_nan([scores], [alive], [name]):
         kill_lowest_in_rows(scores, alive, die, mask, by_magnitude)
     return mask
@@ -229,24 +238,31 @@ def _fake_items(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 )
 def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: bool, name: str) -> tuple[Tensor, Tensor]:
     """Reduce each row of (items, elements) over its live scores in float64; also say which items are alive."""
-    _check.no_nan([scores], [alive], [name])
-    live = _live(scores, alive)
-    values = (scores.abs() if scores.is_complex() else scores).double().masked_fill(~live, _neutral(p))
-    totals = values.sum(1) if p is None else _norm(values, p)
+    if alive is None:
+        live = torch.full(scores.shape[:1], scores.shape[1], device=scores.device)
+    else:
+        live = alive.sum(1)
+    step = max(1, _REDUCED // max(1, scores.shape[1]))
+    masks = [None] * len(range(0, scores.shape[0], step)) if alive is None else alive.split(step)
+    parts = [_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)]
+    totals = torch.cat(parts) if scores.numel() else live.double()
     if mean:
-        totals /= live.sum(1).clamp(min=1).double() ** (1 if p is None else 1 / p)
-    totals = totals.masked_fill(~live.any(1), 0)
-    _check.opposite_infinities(totals, name)
-    return totals, live.any(1)
+        totals /= live.clamp(min=1).double() ** (1 if p is None else 1 / p)
+    if totals.isnan().any():
+        _check.no_nan([scores], [alive], [name])
+        _check.opposite_infinities(totals, name)
+    return totals.masked_fill(live == 0, 0), live > 0
 
 
-def _neutral(p: float | None) -> float:
-    """What adds nothing to a reduction."""
-    return float("inf") if p is not None and p < 0 else 0.0
-
-
-def _norm(values: Tensor, p: float) -> Tensor:
-    return torch.linalg.vector_norm(values, p, dim=1) if values.numel() else values.new_zeros(values.shape[0])
+def _reduce(scores: Tensor, alive: Tensor | None, p: float | None) -> Tensor:
+    """The sum or the p-norm of the live scores of each row, in float64."""
+    values = scores.abs() if scores.is_complex() else scores
+    if alive is not None:
+        values = values.double().masked_fill(~alive, float("inf") if p is not None and p < 0 else 0.0)
+    if p is None:
+        return values.sum(1, dtype=torch.float64)
+    floating = values if values.is_floating_point() else values.double()
+    return torch.linalg.vector_norm(floating, p, dim=1, dtype=torch.float64)
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------

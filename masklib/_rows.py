@@ -6,17 +6,27 @@ cache go to the engine, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from masklib import _engine
-from masklib._chunks import CHUNK, Array, common_dtype, reader, threaded
+from masklib._chunks import CHUNK, NATIVE, Array, common_dtype, reader, threaded
 
 _PAIRS = 16  # up to here comparing all pairs is faster than partitioning
+
+
+def count_alive_in_rows(alive: Tensor) -> Array:
+    """How many items of each row are alive; short rows are added up column by column."""
+    live = alive.numpy()
+    if live.shape[1] > _PAIRS:
+        return np.count_nonzero(live, axis=1)
+    count = np.zeros(len(live), np.uint8)
+    for column in live.T.view(np.uint8):
+        count += column
+    return count.astype(np.int64)
 
 
 def kill_lowest_in_rows(
@@ -31,18 +41,23 @@ def kill_lowest_in_rows(
     if items > CHUNK:
         return _long_rows(scores, alive, die, mask, by_magnitude)
     step = max(1, CHUNK // max(items, 1))
-    dtype, kernel = common_dtype({scores.dtype}), _by_pairs if items <= _PAIRS else _by_partition
-    target = mask.numpy()
+    dtype, target = common_dtype({scores.dtype}), mask.numpy()
 
     def share(starts: Sequence[int]) -> None:
         read = reader(dtype, by_magnitude, scores.numel())
+        kernel = _by_pairs(min(step, pools), items) if items <= _PAIRS else _by_partition
         for rows in (slice(start, start + step) for start in starts):
-            values = read(scores[rows]).reshape(-1, items)
+            values = _read_rows(read, scores[rows])
             live = None if alive is None else alive[rows].numpy()
             _no_nan(values, live)
             kernel(values, live, die[rows], target[rows])
 
     threaded(share, range(0, pools, step), scores.numel())
+
+
+def _read_rows(read: Callable[[Any], Array], rows: Tensor) -> Array:
+    native = rows.is_contiguous() and rows.dtype in NATIVE
+    return read(rows.numpy().reshape(-1) if native else rows).reshape(rows.shape)
 
 
 def _long_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: Tensor, by_magnitude: bool) -> None:
@@ -57,21 +72,37 @@ def _no_nan(values: Array, alive: Array | None) -> None:
         raise _engine.HasNaN
 
 
-def _by_pairs(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
-    """An element dies if fewer than `die` live ones of its row come before it."""
-    columns = np.ascontiguousarray(values.T)
-    live = None if alive is None else np.ascontiguousarray(alive.T)
-    before = np.zeros(columns.shape, np.uint8)
-    for i, j in combinations(range(len(columns)), 2):
-        first = columns[i] <= columns[j]
-        if live is None:
-            before[j] += first
-            before[i] += ~first
-        else:
-            before[j] += first & live[i]
-            before[i] += ~first & live[j]
-    survives = before >= die
-    mask[:] = (survives if live is None else survives & live).T
+def _by_pairs(rows: int, items: int) -> Callable[..., None]:
+    """The kernel for up to so many rows of few items: an element dies if too few live ones of its row come before it.
+
+    Pairs at a distance are compared by shifting the flat values, so that no column is ever gathered; pairs that
+    straddle two rows are struck out.
+    """
+    within = {d: np.tile(np.arange(items) < items - d, rows) for d in range(1, items)}
+    before, first, last = np.empty(rows * items, np.uint8), *np.empty((2, rows * items), bool)
+
+    def kernel(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
+        flat, live = values.reshape(-1), None if alive is None else alive.reshape(-1)
+        count = before[: flat.size]
+        count.fill(0)
+        for distance, pairs in within.items():
+            n = flat.size - distance
+            earlier, later = first[:n], last[:n]
+            np.less_equal(flat[:-distance], flat[distance:], out=earlier)
+            np.less(earlier, pairs[:n], out=later)  # not earlier, and within
+            np.logical_and(earlier, pairs[:n], out=earlier)
+            if live is not None:
+                np.logical_and(earlier, live[:-distance], out=earlier)
+                np.logical_and(later, live[distance:], out=later)
+            np.add(count[distance:], earlier.view(np.uint8), out=count[distance:])
+            np.add(count[:-distance], later.view(np.uint8), out=count[:-distance])
+        limit = die.astype(np.uint8)
+        limit = limit[0] if (limit == limit[0]).all() else np.repeat(limit, items)
+        np.greater_equal(count, limit, out=mask.reshape(-1))
+        if live is not None:
+            np.logical_and(mask, alive, out=mask)
+
+    return kernel
 
 
 def _by_partition(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
