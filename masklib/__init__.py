@@ -5,6 +5,7 @@ compete (pools); an amount says how many go; a mask is the answer: bool, True = 
 """
 
 from masklib import scores as scores
+from masklib._version import __version__ as __version__
 from masklib.algebra import complement as complement
 from masklib.algebra import count as count
 from masklib.algebra import difference as difference
@@ -32,5 +33,3 @@ from masklib.methods import ln_structured as ln_structured
 from masklib.methods import n_of_m as n_of_m
 from masklib.methods import random_structured as random_structured
 from masklib.methods import random_unstructured as random_unstructured
-
-__version__ = "0.1.0"

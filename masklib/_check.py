@@ -92,7 +92,9 @@ def mask_like(mask: Tensor, tensor: Tensor, where: str, reference: str) -> None:
 def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> None:
     """Refuse a tensor whose shape is not the reference's."""
     if value.shape != tensor.shape:
-        raise ValueError(f"{where} must have the shape of {reference}, {tuple(tensor.shape)}, got {tuple(value.shape)}.")
+        raise ValueError(
+            f"{where} must have the shape of {reference}, {tuple(tensor.shape)}, got {tuple(value.shape)}."
+        )
 
 
 def default_masks(value: Any, scores: Any) -> Mapping[str, Tensor | None]:
@@ -208,7 +210,7 @@ def out_of_range(argument: str, value: Any, limit: str) -> None:
 
 def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any, names: Sequence[str]) -> None:
     """Refuse numbers that a pool cannot meet; `alive` and `items` hold the counts by pool."""
-    most = 1 + 0 * alive if fraction else items if counting == "keep" else alive
+    most = 1 if fraction else items if counting == "keep" else alive
     met = (number >= 0) & (number <= most)
     if not met.all():
         value, limit = _first_unmet(met, number), _first_unmet(met, most)
@@ -261,7 +263,9 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
 def divides(length: int, size: int, what: str, where: str) -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:
-        raise ValueError(f"{what} must divide the size {size} of {where}, got {length}. Pad the scores or choose another.")
+        raise ValueError(
+            f"{what} must divide the size {size} of {where}, got {length}. Pad the scores or choose another."
+        )
 
 
 def too_few_dims(groups: Any, tensor: Tensor, where: str) -> None:
@@ -309,7 +313,9 @@ def labelling(value: Any, argument: str) -> Any:
 def group_value(value: Any, kinds: tuple[type, ...]) -> None:
     """Refuse anything but a groups value."""
     if not isinstance(value, kinds):
-        raise TypeError(f"`groups` must be a groups value, got {value!r}. For example groups=elements() or groups=rows(0).")
+        raise TypeError(
+            f"`groups` must be a groups value, got {value!r}. For example groups=elements() or groups=rows(0)."
+        )
 
 
 def constant_pools(agree: Tensor) -> None:
@@ -333,7 +339,9 @@ def labels_like(value: Any, scores: Mapping[str, Tensor], argument: str) -> Mapp
 def order(n: Any) -> Any:
     """Refuse norms without a number, such as None, "fro" and "nuc"."""
     if isinstance(n, (bool, str)) or n is None:
-        raise TypeError(f"`n` must be a number (inf and -inf included), got {n!r}. For example n=2, the Frobenius norm.")
+        raise TypeError(
+            f"`n` must be a number (inf and -inf included), got {n!r}. For example n=2, the Frobenius norm."
+        )
     return n
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ T = TypeVar("T")
 CHUNK = 2**18
 _NUMPY = {
     getattr(torch, name): np.dtype(name)
-    for name in ("float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64").split()
+    for name in ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 }
 NATIVE = set(_NUMPY)
 _UNSIGNED = {"i1": "u1", "i2": "u2", "i4": "u4", "i8": "u8"}
@@ -64,7 +65,7 @@ def size(piece: Piece) -> int:
     return piece.size if isinstance(piece, np.ndarray) else piece.numel()
 
 
-def flags(piece: Piece | None) -> Array | None:
+def flags(piece: Piece | None) -> Any:
     """A piece of a mask as a flat array, None being all True."""
     return piece if piece is None or isinstance(piece, np.ndarray) else piece.reshape(-1).numpy()
 
@@ -95,7 +96,7 @@ def threaded(work: Callable[[Sequence[Any]], T], tasks: Sequence[Any], elements:
     if threads <= 1:
         return [work(tasks)]
     bounds = [len(tasks) * t // threads for t in range(threads + 1)]
-    shares = [tasks[start:stop] for start, stop in zip(bounds, bounds[1:])]
+    shares = [tasks[start:stop] for start, stop in pairwise(bounds)]
     with ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(work, share) for share in shares[1:]]
         return [work(shares[0]), *(other.result() for other in others)]

@@ -82,7 +82,7 @@ def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, dtype: torch.dty
 
 def count_alive(pool: Pool) -> int:
     """How many elements of the pool are alive."""
-    return sum(pool.map(lambda _, c: size(c.scores) if c.alive is None else np.count_nonzero(flags(c.alive))))
+    return sum(pool.map(lambda _, c: size(c.scores) if c.alive is None else int(np.count_nonzero(flags(c.alive)))))
 
 
 def kill_lowest(pool: Pool, k: int, alive: int) -> None:
@@ -102,7 +102,7 @@ def kill_lowest(pool: Pool, k: int, alive: int) -> None:
             edge = low if missed < 0 else high
             missed = _attempt(pool, edge, edge, k, alive)
         if not missed:
-            return
+            return None
         widening *= _WIDEN
 
 
@@ -110,7 +110,7 @@ def _all_at_once(pool: Pool, k: int) -> None:
     """The same for a small pool: collect everything."""
     parts = pool.map(_live)
     values = np.concatenate([values for _, values in parts]) if parts else np.empty(0)
-    if (values != values).any():
+    if np.isnan(values).any():
         raise HasNaN
     start, survives = 0, ~_lowest(values, k)
     for chunk, (index, part) in zip(pool.chunks, parts):
@@ -199,7 +199,7 @@ def _collect(read: Callable[[Piece], Array], chunk: Chunk, low: Any, high: Any) 
         np.logical_and(mask, alive, out=mask)
         np.logical_and(between, alive, out=between)
     index = np.flatnonzero(between)
-    return np.count_nonzero(mask), index, values[index]
+    return int(np.count_nonzero(mask)), index, values[index]
 
 
 def _lowest(values: Array, k: int) -> Array:
@@ -231,9 +231,10 @@ def _compare(read: Callable[[Piece], Array], chunk: Chunk, value: Any) -> tuple[
     values, alive, mask = read(chunk.scores), flags(chunk.alive), chunk.mask
     np.greater(values, value, out=mask)
     sides = [values < value, values == value, mask]
-    for side in sides if alive is not None else ():
-        np.logical_and(side, alive, out=side)
-    below, tied, above = map(np.count_nonzero, sides)
+    if alive is not None:
+        for side in sides:
+            np.logical_and(side, alive, out=side)
+    below, tied, above = (int(np.count_nonzero(side)) for side in sides)
     return below, tied, above
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-Tensors = Union[Tensor, Mapping[str, Tensor]]
+Tensors = Tensor | Mapping[str, Tensor]
 TensorsT = TypeVar("TensorsT", Tensor, Mapping[str, Tensor])
 
 

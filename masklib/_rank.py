@@ -5,8 +5,7 @@ Among equal scores the lower index dies first; the dead are never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -141,9 +140,11 @@ def lowest(
     masks = [_empty_mask(s) for s in scores]
     pool = pool_of(scores, alive, masks, by_magnitude)
     live = pool.elements if all(a is None for a in alive) else count_alive(pool)
-    die = dying(counting, number.numpy(), np.array(live), np.array(pool.elements), names)
-    with _named_nan(scores, alive, names):
+    die = dying(counting, number.numpy()[()], np.int64(live), np.int64(pool.elements), names)
+    try:
         kill_lowest(pool, int(die), live)
+    except HasNaN:
+        _check.no_nan(scores, alive, names)
     return masks
 
 
@@ -164,15 +165,6 @@ def _lowest_sorted(
     die = dying(counting, number.to(device), counts, torch.full_like(counts, live.shape[1]), names)
     parts = survivors(values, live, die)[0].split([s.numel() for s in scores])
     return [part.view(s.shape).to(s.device, copy=True) for part, s in zip(parts, scores)]
-
-
-@contextmanager
-def _named_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> Iterator[None]:
-    """Say where the NaN is that a kernel has met."""
-    try:
-        yield
-    except HasNaN:
-        _check.no_nan(scores, alive, names)
 
 
 def _live(scores: Tensor, alive: Tensor | None) -> Tensor:
@@ -207,8 +199,10 @@ def lowest_in_rows(
     live = np.array(items) if alive is None else count_alive_in_rows(alive)
     die = dying(counting, number.numpy(), live, np.array(items), [name])
     die = np.broadcast_to(die.astype(np.int64), pools)
-    with _named_nan([scores], [alive], [name]):
+    try:
         kill_lowest_in_rows(scores, alive, die, mask, by_magnitude)
+    except HasNaN:
+        _check.no_nan([scores], [alive], [name])
     return mask
 
 
@@ -238,12 +232,10 @@ def _fake_items(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 )
 def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: bool, name: str) -> tuple[Tensor, Tensor]:
     """Reduce each row of (items, elements) over its live scores in float64; also say which items are alive."""
-    if alive is None:
-        live = torch.full(scores.shape[:1], scores.shape[1], device=scores.device)
-    else:
-        live = alive.sum(1)
-    step = max(1, _REDUCED // max(1, scores.shape[1]))
-    masks = [None] * len(range(0, scores.shape[0], step)) if alive is None else alive.split(step)
+    items, elements = scores.shape
+    live = torch.full((items,), elements, device=scores.device) if alive is None else alive.sum(1)
+    step = max(1, _REDUCED // max(1, elements))
+    masks = [None] * len(range(0, items, step)) if alive is None else alive.split(step)
     parts = [_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)]
     totals = torch.cat(parts) if scores.numel() else live.double()
     if mean:

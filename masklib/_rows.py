@@ -29,9 +29,7 @@ def count_alive_in_rows(alive: Tensor) -> Array:
     return count.astype(np.int64)
 
 
-def kill_lowest_in_rows(
-    scores: Tensor, alive: Tensor | None, die: Array, mask: Tensor, by_magnitude: bool
-) -> None:
+def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: Tensor, by_magnitude: bool) -> None:
     """Write the mask of (pools, items) in which the lowest `die` (pools,) live ones of each row die.
 
     Raises:
@@ -99,7 +97,7 @@ def _by_pairs(rows: int, items: int) -> Callable[..., None]:
         limit = die.astype(np.uint8)
         limit = limit[0] if (limit == limit[0]).all() else np.repeat(limit, items)
         np.greater_equal(count, limit, out=mask.reshape(-1))
-        if live is not None:
+        if alive is not None:
             np.logical_and(mask, alive, out=mask)
 
     return kernel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from masklib import _check
-from masklib._names import Tensors, TensorsT, each, like
+from masklib._names import Tensors, TensorsT, each
 
 
 def intersection(a: TensorsT, b: TensorsT) -> TensorsT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,14 +47,17 @@ def _without(shape: torch.Size, dim: int) -> torch.Size:
 class Elements(NamedTuple):
     """Single elements, one pool."""
 
-    __repr__ = _call
+    def __repr__(self) -> str:
+        return _call(self)
 
 
 class Rows(NamedTuple):
     """Single elements, each index along `dim` a pool."""
 
     dim: int = 0
-    __repr__ = _call
+
+    def __repr__(self) -> str:
+        return _call(self)
 
     def matrix(self, tensor: Tensor, where: str) -> Tensor:
         """Fold into (pools, elements)."""
@@ -70,7 +73,9 @@ class Windows(NamedTuple):
 
     of: int
     dim: int = -1
-    __repr__ = _call
+
+    def __repr__(self) -> str:
+        return _call(self)
 
     def matrix(self, tensor: Tensor, where: str) -> Tensor:
         """Fold into (pools, of)."""
@@ -90,7 +95,9 @@ class Channels(NamedTuple):
     dim: int
     p: float | None = None
     mean: bool = False
-    __repr__ = _call
+
+    def __repr__(self) -> str:
+        return _call(self)
 
     def matrix(self, tensor: Tensor, where: str) -> Tensor:
         """Fold into (items, elements)."""
@@ -107,14 +114,18 @@ class Blocks(NamedTuple):
     shape: tuple[int, ...]
     p: float | None = None
     mean: bool = False
-    __repr__ = _call
+
+    def __repr__(self) -> str:
+        return _call(self)
 
     def matrix(self, tensor: Tensor, where: str) -> Tensor:
         """Fold into (tiles, elements), tiles and their elements in row-major order."""
         if tensor.dim() < len(self.shape):
             _check.too_few_dims(self, tensor, where)
         grid = self._grid(tensor.shape, where)
-        return tensor.reshape(grid).permute(self._order(grid)).reshape(-1 if tensor.numel() else 0, math.prod(self.shape))
+        return (
+            tensor.reshape(grid).permute(self._order(grid)).reshape(-1 if tensor.numel() else 0, math.prod(self.shape))
+        )
 
     def restore(self, matrix: Tensor, shape: torch.Size) -> Tensor:
         """Undo `matrix`."""
@@ -164,7 +175,7 @@ def _equal(a: Tensors | None, b: Tensors | None) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
-Groups = Union[Elements, Rows, Channels, Blocks, Windows, Labels]
+Groups = Elements | Rows | Channels | Blocks | Windows | Labels
 
 
 def elements() -> Elements:

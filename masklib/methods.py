@@ -10,7 +10,7 @@ from torch import Tensor
 
 from masklib import _check, _rank
 from masklib import groups as _groups
-from masklib._names import TensorsT, each, like, named
+from masklib._names import TensorsT, each, like
 from masklib._random import ITEMS, noise
 from masklib.groups import Blocks, Channels, Elements, Groups, Labels, Rows, Windows
 from masklib.scores import random as random_scores
@@ -336,9 +336,7 @@ def _labels(labels: Any, values: Mapping[str, Tensor], argument: str) -> Sequenc
     return [entries[n] for n in sorted(values)]
 
 
-def _kill_rows(
-    scores: Tensor, alive: Tensor | None, how_many: _HowMany, groups: Rows | Windows, name: str
-) -> Tensor:
+def _kill_rows(scores: Tensor, alive: Tensor | None, how_many: _HowMany, groups: Rows | Windows, name: str) -> Tensor:
     where = _check.place(name, "scores")
     counting, number = how_many
     matrix, live = groups.matrix(scores, where), None if alive is None else groups.matrix(alive, where)

@@ -1,0 +1,1 @@
+"""State for nn.Module users on top of the pure core."""
