@@ -1,1 +1,3 @@
-"""State for nn.Module users on top of the pure core."""
+"""State for nn.Module users, on top of the pure core."""
+
+from .weights import weights as weights

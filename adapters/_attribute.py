@@ -1,0 +1,108 @@
+"""The pruned tensor as an attribute that is computed whenever it is read.
+
+A data descriptor on the module's class answers for the instances that carry a mark, and steps aside for all others.
+The mark, in the instance's `__dict__`, maps the tensor's name to the hook that computes it, so copies and pickles of
+the module carry it along.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+MARK = "_masklib_pruned"
+
+
+class PlainModule(nn.Module):
+    """The class of a bare `nn.Module` while it is pruned: `nn.Module` itself is never touched."""
+
+
+class EffectiveTensor:
+    """Reads as `hook.apply_mask(module)` on marked instances, and as an ordinary attribute on all others."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+        if module is None:
+            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self.name!r}")
+        state = module.__dict__
+        if self.name in state:
+            return state[self.name]
+        if MARK in state and self.name in state[MARK]:
+            return state[MARK][self.name].apply_mask(module)
+        return module.__getattr__(self.name)
+
+    def __set__(self, module: nn.Module, value: Any) -> None:
+        self._refuse(module, "assign")
+        module.__dict__[self.name] = value
+
+    def __delete__(self, module: nn.Module) -> None:
+        self._refuse(module, "delete")
+        if self.name not in module.__dict__:
+            raise AttributeError(self.name)
+        del module.__dict__[self.name]
+
+    def _refuse(self, module: nn.Module, action: str) -> None:
+        if self.name in module.__dict__.get(MARK, ()):
+            raise AttributeError(
+                f"cannot {action} {self.name!r} of {type(module).__name__} while it is pruned: it is computed from "
+                f"'{self.name}_orig' and '{self.name}_mask'. Use '{self.name}_orig', or remove() the pruning first."
+            )
+
+
+class FlatWeights:
+    """`_flat_weights` of an RNN, read afresh while any of its weights is pruned."""
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+        if module is None:
+            raise AttributeError(f"type object {owner.__name__!r} has no attribute '_flat_weights'")
+        if module.__dict__.get(MARK):
+            return [getattr(module, name, None) for name in module.__dict__["_flat_weights_names"]]
+        return module.__dict__["_flat_weights"]
+
+    def __set__(self, module: nn.Module, value: Any) -> None:
+        if not module.__dict__.get(MARK):
+            module.__dict__["_flat_weights"] = value
+
+
+def no_update() -> None:
+    """What `_update_flat_weights` does while the flat weights are read afresh."""
+
+
+def owner_of(module: nn.Module) -> type:
+    """The class that carries the descriptors: the one next to `nn.Module`, which class swaps leave in place."""
+    bases = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
+    return bases[-1] if bases else PlainModule
+
+
+def install(owner: type, name: str) -> None:
+    """Put the descriptors on the class, once."""
+    if name not in vars(owner):
+        setattr(owner, name, EffectiveTensor(name))
+    if issubclass(owner, nn.RNNBase) and "_flat_weights" not in vars(owner):
+        owner._flat_weights = FlatWeights()  # type: ignore[assignment]
+
+
+def mark(module: nn.Module, name: str, hook: Any) -> None:
+    """From now on compute the tensor with the hook."""
+    if type(module) is nn.Module:
+        module.__class__ = PlainModule
+    module.__dict__.setdefault(MARK, {})[name] = hook
+    if isinstance(module, nn.RNNBase):
+        module.__dict__["_update_flat_weights"] = no_update
+
+
+def unmark(module: nn.Module, name: str) -> None:
+    """Make the tensor an ordinary attribute again."""
+    marks = module.__dict__[MARK]
+    del marks[name]
+    if marks:
+        return
+    del module.__dict__[MARK]
+    if type(module) is PlainModule:
+        module.__class__ = nn.Module  # type: ignore[assignment]
+    if isinstance(module, nn.RNNBase):
+        del module.__dict__["_update_flat_weights"]
+        module._init_flat_weights()

@@ -1,0 +1,70 @@
+"""Several parameters as one pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklib import l1_unstructured
+
+from . import _site
+from ._amounts import number_to_prune
+from ._methods import BasePruningMethod, L1Unstructured
+from ._sites import Site
+
+
+def global_method(pruning_method: Any, kwargs: dict[str, Any]) -> BasePruningMethod:
+    method = pruning_method(**kwargs)
+    if method.PRUNING_TYPE != "unstructured":
+        raise TypeError(
+            'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
+            f"Found method {pruning_method} of type {method.PRUNING_TYPE}"
+        )
+    return method
+
+
+def global_scores(groups: list[list[Site]], importance_scores: Any) -> list[Tensor]:
+    """The scores of each parameter: those given for any of its sites, else the parameter under its mask."""
+    given = {} if importance_scores is None else importance_scores
+    if not isinstance(given, Mapping):
+        raise TypeError("global_unstructured(): `importance_scores` must be a dict from (module, name) to scores.")
+    known = {site for group in groups for site in group}
+    for module, name in given:
+        if Site(module, name) not in known:
+            raise ValueError(f"`importance_scores` has scores for {name!r} of {module}, which is not being pruned.")
+    return [_group_scores(group, given) for group in groups]
+
+
+def _group_scores(group: list[Site], given: Mapping[Any, Tensor]) -> Tensor:
+    orig, alive = _site.parameter(*group[0]), _site.current_mask(*group[0])
+    now = orig.detach() if alive is None else torch.where(alive, orig.detach(), 0)
+    scores = [given[tuple(site)] for site in group if tuple(site) in given]
+    return _site.scores_for(now, scores[0] if scores else None, f"parameter {group[0].name} of {group[0].module}")
+
+
+def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Tensor]) -> list[Tensor]:
+    """The mask of each parameter when all compete; magnitudes straight by the core, without concatenation."""
+    alive = [_alive(group[0]) for group in groups]
+    if type(method) is L1Unstructured:
+        number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
+        names = [f"{i:09}" for i in range(len(groups))]
+        masks = l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=method.amount)
+        return list(masks.values())
+    _one_device(scores)
+    flat = torch.cat([s.reshape(-1) for s in scores])
+    mask = method.on_living(flat, torch.cat([a.reshape(-1) for a in alive]).to(flat.dtype))
+    return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
+
+
+def _alive(site: Site) -> Tensor:
+    mask = _site.current_mask(*site)
+    return torch.ones_like(_site.parameter(*site), dtype=torch.bool) if mask is None else mask
+
+
+def _one_device(scores: list[Tensor]) -> None:
+    devices = sorted({str(s.device) for s in scores})
+    if len(devices) > 1:
+        raise ValueError(f"`parameters` of one pool must be on one device, got {devices}. Move the model first.")

@@ -1,0 +1,165 @@
+"""Where a pruned parameter lives: `name_orig`, `name_mask`, the hook, and the ways in and out of that state.
+
+Everything here touches the module, all or nothing; nothing here decides who dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._attribute import MARK, install, mark, owner_of, unmark
+
+
+class BadShape(ValueError, AssertionError):
+    """A tensor of the wrong shape (torch.nn.utils.prune raises AssertionError)."""
+
+
+def parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """The parameter behind a name, pruned or not."""
+    if is_marked(module, name):
+        return getattr(module, f"{name}_orig")
+    value = getattr(module, name)
+    if not isinstance(value, nn.Parameter) or name not in module._parameters:
+        raise TypeError(
+            f"`name` must name a parameter of the module, but {name!r} of {type(module).__name__} is "
+            f"{type(value).__name__}. Its parameters: {[n for n, p in module._parameters.items() if p is not None]}."
+        )
+    if isinstance(value, nn.parameter.UninitializedParameter):
+        raise ValueError(f"{name!r} of {type(module).__name__} is not initialized. Run a forward pass first.")
+    if any(base.__name__ == "DTensor" for base in type(value).__mro__):
+        raise TypeError(
+            f"{name!r} of {type(module).__name__} is a DTensor. Prune before sharding, on the whole tensor."
+        )
+    return value
+
+
+def is_marked(module: nn.Module, name: str) -> bool:
+    """Whether the name is pruned."""
+    return name in module.__dict__.get(MARK, ())
+
+
+def current_mask(module: nn.Module, name: str) -> Tensor | None:
+    """Who is alive, as bool; None if the name is not pruned."""
+    return getattr(module, f"{name}_mask") != 0 if is_marked(module, name) else None
+
+
+def effective(orig: Tensor, mask: Tensor) -> Tensor:
+    """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient is zero where the mask is."""
+    if orig.is_complex() or orig.itemsize == 1:
+        return torch.where(mask != 0, orig, 0)
+    return torch.ops.aten.threshold_backward(orig, mask.to(orig.dtype), 0)
+
+
+def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
+    """A mask from outside as bool: 0/1 values, the parameter's shape, and within what is alive."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"the mask of {where} must be a torch.Tensor, got {type(mask).__name__}.")
+    if mask.shape != orig.shape:
+        raise BadShape(f"the mask of {where} must have its shape, {tuple(orig.shape)}, got {tuple(mask.shape)}.")
+    kept = mask.detach().to(orig.device) != 0
+    if mask.dtype != torch.bool and not torch.equal(kept.to(mask.dtype), mask.detach().to(orig.device)):
+        raise ValueError(f"the mask of {where} must hold 0 and 1 only. Pass (mask > 0.5), say.")
+    return kept if alive is None else kept & alive
+
+
+def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor:
+    """The scores given for a tensor, detached; the tensor itself if there are none."""
+    if importance_scores is None:
+        return t
+    if not isinstance(importance_scores, Tensor):
+        raise TypeError(f"`importance_scores` must be a torch.Tensor, got {type(importance_scores).__name__}.")
+    if importance_scores.shape != t.shape:
+        raise BadShape(
+            f"`importance_scores` must have the shape of {what}, {tuple(t.shape)}, "
+            f"got {tuple(importance_scores.shape)}."
+        )
+    return importance_scores.detach()
+
+
+def as_buffer(kept: Tensor, orig: Tensor) -> Tensor:
+    """A fresh mask in the parameter's dtype and layout, usable for training."""
+    with torch.inference_mode(False):
+        return torch.empty_like(orig, requires_grad=False).copy_(kept)
+
+
+@contextmanager
+def unchanged_on_error(modules: list[nn.Module]) -> Iterator[None]:
+    """Put the modules' tables and the random state back if anything fails."""
+    tables = [(m, {t: dict(m.__dict__[t]) for t in _TABLES}, dict(m.__dict__.get(MARK, {})), type(m)) for m in modules]
+    hooks = [hook.snapshot() for _, _, marks, _ in tables for hook in marks.values()]
+    devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
+    random = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(random[0])
+        for device, state in random[1].items():
+            torch.cuda.set_rng_state(state, device)
+        for module, saved, marks, kind in tables:
+            _put_back(module, saved, marks, kind)
+        for put_back in hooks:
+            put_back()
+        raise
+
+
+_TABLES = ("_parameters", "_buffers", "_forward_pre_hooks")
+
+
+def _put_back(module: nn.Module, saved: dict[str, dict[str, Any]], marks: dict[str, Any], kind: type) -> None:
+    for table, entries in saved.items():
+        target = module.__dict__[table]
+        target.clear()
+        target.update(entries)
+    for name in set(module.__dict__.get(MARK, ())) - set(marks):
+        unmark(module, name)
+    for name, hook in marks.items():
+        mark(module, name, hook)
+    module.__class__ = kind
+
+
+def enter(module: nn.Module, name: str, hook: Any, mask: Tensor) -> None:
+    """Begin or update the pruned state: rename the parameter in its place, set the mask, put the hook at its key."""
+    if is_marked(module, name):
+        module._buffers[f"{name}_mask"] = mask
+        module._forward_pre_hooks[hook_key(module, name)] = hook
+    else:
+        _refuse_taken(module, name)
+        hook._owner = owner_of(module)
+        install(hook._owner, name)
+        _rename(module, name, f"{name}_orig")
+        module.register_buffer(f"{name}_mask", mask)
+        module.register_forward_pre_hook(hook)
+    mark(module, name, hook)
+
+
+def leave(module: nn.Module, name: str) -> None:
+    """End the pruned state: the parameter gets its name and place back."""
+    _rename(module, f"{name}_orig", name)
+    del module._buffers[f"{name}_mask"]
+    unmark(module, name)
+
+
+def hook_key(module: nn.Module, name: str) -> Any:
+    """The key of the hook that prunes a name."""
+    hook = module.__dict__[MARK][name]
+    return next(key for key, other in module._forward_pre_hooks.items() if other is hook)
+
+
+def _refuse_taken(module: nn.Module, name: str) -> None:
+    for taken in (f"{name}_orig", f"{name}_mask"):
+        if hasattr(module, taken):
+            raise ValueError(
+                f"{type(module).__name__} already has an attribute {taken!r}, which pruning {name!r} would overwrite. "
+                "Rename it first."
+            )
+
+
+def _rename(module: nn.Module, old: str, new: str) -> None:
+    entries = [(new if name == old else name, value) for name, value in module._parameters.items()]
+    module._parameters.clear()
+    module._parameters.update(entries)

@@ -1,0 +1,89 @@
+"""Which places in modules one pruning call is about: tied parameters are one parameter with several sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from . import _site
+from ._attribute import MARK
+from .weights import weights
+
+
+class Site(NamedTuple):
+    """A module and the name of a parameter in it."""
+
+    module: nn.Module
+    name: str
+
+
+def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
+    """The given site and, in `root`, all others of the same parameter."""
+    site = Site(module, name)
+    if root is None:
+        return [site]
+    param = _site.parameter(module, name)
+    return [site, *(other for other in _all_sites(root) if other != site and _site.parameter(*other) is param)]
+
+
+def _all_sites(root: nn.Module) -> list[Site]:
+    """Every parameter of every module, by the name it has when it is not pruned."""
+    return [Site(m, name) for m in root.modules() for name in _names(m)]
+
+
+def _names(module: nn.Module) -> list[str]:
+    pruned = list(module.__dict__.get(MARK, ()))
+    hidden = {f"{name}_orig" for name in pruned}
+    return pruned + [n for n, p in module._parameters.items() if p is not None and n not in hidden]
+
+
+def global_sites(parameters: Any, names: Any, root: nn.Module | None) -> list[list[Site]]:
+    """The sites of each parameter of a global call, in the order given, each parameter once."""
+    groups: dict[int, list[Site]] = {}
+    for module, name in _pairs(parameters, names):
+        sites = sites_of(module, name, root)
+        group = groups.setdefault(id(_site.parameter(module, name)), [])
+        group += [site for site in sites if site not in group]
+    if not groups:
+        raise ValueError("`parameters` names nothing to prune. For example [(model.fc1, 'weight')], or model itself.")
+    return list(groups.values())
+
+
+def _pairs(parameters: Any, names: Any) -> list[Site]:
+    if isinstance(parameters, nn.Module):
+        return _pairs_of_module(parameters, names)
+    if names is not None:
+        raise TypeError("`names` goes with a module as `parameters`: pass the module, or (module, name) pairs alone.")
+    if not isinstance(parameters, Iterable):
+        raise TypeError("global_unstructured(): `parameters` must be an iterable of (module, name) pairs, or a module.")
+    return [_pair(entry) for entry in parameters]
+
+
+def _pair(entry: Any) -> Site:
+    if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], nn.Module)):
+        shown = f"a {type(entry).__name__}"
+        raise TypeError(f"`parameters` must hold (module, name) pairs, got {shown}. For example (model.fc1, 'weight').")
+    return Site(*entry)
+
+
+def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Tensor], bool] | None) -> list[Site]:
+    if names is None:
+        chosen: Iterable[str] = weights(module)
+    elif callable(names):
+        chosen = [n for n, p in _plain_names(module).items() if names(n, p)]
+    else:
+        chosen = names
+    return [_dotted(module, name) for name in chosen]
+
+
+def _plain_names(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters by the dotted name they have when they are not pruned."""
+    named = module.named_modules()
+    return {f"{prefix}.{n}" if prefix else n: _site.parameter(m, n) for prefix, m in named for n in _names(m)}
+
+
+def _dotted(module: nn.Module, name: str) -> Site:
+    prefix, _, last = name.rpartition(".")
+    return Site(module.get_submodule(prefix), last)
