@@ -428,8 +428,7 @@ class CustomFromMask(BasePruningMethod):
             raise _site.BadShape(
                 f"`mask` must have the shape of the tensor, {tuple(default_mask.shape)}, got {tuple(self.mask.shape)}."
             )
-        mask = self.mask.to(default_mask.device)
-        return default_mask * mask if mask.dtype == torch.bool else default_mask.to(mask.dtype) * mask
+        return default_mask * self.mask.to(default_mask)
 
     @classmethod
     def apply(  # type: ignore[override]

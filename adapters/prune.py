@@ -9,6 +9,7 @@ first and touches the module last, all or nothing. Selection is the core's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -224,7 +225,7 @@ def global_unstructured(
     with _site.unchanged_on_error([site.module for group in groups for site in group]):
         kept = global_masks(global_method(pruning_method, kwargs), groups, scores)
         for group, mask in zip(groups, kept):
-            prune_sites(group, lambda mask=mask: CustomFromMask(mask), None)
+            prune_sites(group, partial(CustomFromMask, mask), None)
 
 
 def remove(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.Module:
