@@ -6,6 +6,7 @@ Among equal scores the lower index dies first; the dead are never looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -234,10 +235,11 @@ def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: boo
     """Reduce each row of (items, elements) over its live scores in float64; also say which items are alive."""
     items, elements = scores.shape
     live = torch.full((items,), elements, device=scores.device) if alive is None else alive.sum(1)
-    step = max(1, _REDUCED // max(1, elements))
-    masks = [None] * len(range(0, items, step)) if alive is None else alive.split(step)
-    parts = [_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)]
-    totals = torch.cat(parts) if scores.numel() else live.double()
+    if not scores.numel():
+        return live.double(), live > 0
+    step = max(1, _REDUCED // elements)
+    masks = repeat(None) if alive is None else alive.split(step)
+    totals = torch.cat([_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)])
     if mean:
         totals /= live.clamp(min=1).double() ** (1 if p is None else 1 / p)
     if totals.isnan().any():

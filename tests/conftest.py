@@ -1,0 +1,12 @@
+"""Hypothesis profiles: `ci` is deterministic; MASKLIB_PROFILE=thorough draws more, and anew each time."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
+hypothesis.settings.register_profile("ci", max_examples=25, derandomize=True, database=None, **COMMON)
+hypothesis.settings.register_profile("thorough", max_examples=2000, **COMMON)
+hypothesis.settings.load_profile(os.environ.get("MASKLIB_PROFILE", "ci"))

@@ -1,0 +1,49 @@
+"""Every example in a docstring runs, and every public name has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+from functools import partial
+
+import masklib.adapters
+import pytest
+import torch
+
+import masklib
+
+OPTIONAL = {"masklib.adapters.cli", "masklib.adapters.demo"}
+MODULES = [
+    f"{package.__name__}.{info.name}"
+    for package in (masklib, masklib.adapters)
+    for info in pkgutil.iter_modules(package.__path__)
+    if info.name != "adapters"
+]
+PUBLIC = {
+    **{f"masklib.{n}": v for n, v in vars(masklib).items() if not n.startswith("_") and callable(v)},
+    **{f"masklib.scores.{f}": getattr(masklib.scores, f) for f in ("magnitude", "random", "saliency")},
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    names = {**vars(masklib), **vars(module), "torch": torch, "nn": torch.nn, "partial": partial}
+    result = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented_with_an_example(name):
+    doc = inspect.getdoc(PUBLIC[name]) or ""
+    assert ">>> " in doc
+    assert "Returns:" in doc or "groups value" in doc or name.split(".")[1] in vars(masklib.groups)
+
+
+def test_the_surface_is_the_designs():
+    methods = "compute_mask identity l1_unstructured random_unstructured ln_structured random_structured n_of_m"
+    others = "custom_from_mask elements rows channels blocks windows labels fold scan chain layerwise select"
+    algebra = "intersection union difference complement overlap sparsity count apply"
+    assert {n.split(".")[1] for n in PUBLIC if n.count(".") == 1} == set(f"{methods} {others} {algebra}".split())

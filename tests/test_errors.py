@@ -1,0 +1,148 @@
+"""Bad calls in one table: the error names the argument, shows the value and a call that works."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import masklib as ml
+
+S = torch.arange(6.0).view(2, 3)
+MAPPING = {"a": S, "b": S + 1}
+
+BAD = [
+    (TypeError, "exactly one of `amount`, `keep` and `sparsity`, got none", lambda: ml.compute_mask(S)),
+    (TypeError, "got amount=1 and keep=2", lambda: ml.compute_mask(S, amount=1, keep=2)),
+    (TypeError, "`amount` must be a number or a 0-d tensor, got True", lambda: ml.compute_mask(S, amount=True)),
+    (TypeError, "got np.True_|got True", lambda: ml.compute_mask(S, amount=np.bool_(True))),
+    (TypeError, "`amount` must be a number or a 0-d tensor, got 'half'", lambda: ml.compute_mask(S, amount="half")),
+    (
+        TypeError,
+        "`amount` must be an integer or floating tensor",
+        lambda: ml.compute_mask(S, amount=torch.tensor(True)),
+    ),
+    (ValueError, "0-d tensor, got a tensor of shape (1,)", lambda: ml.compute_mask(S, amount=torch.tensor([1]))),
+    (ValueError, "`amount` must be a fraction between 0 and 1, got 1.5", lambda: ml.compute_mask(S, amount=1.5)),
+    (
+        ValueError,
+        "`amount` must be a fraction between 0 and 1, got nan",
+        lambda: ml.compute_mask(S, amount=float("nan")),
+    ),
+    (ValueError, "between 0 and 1, got 1.5", lambda: ml.compute_mask(S, amount=torch.tensor(1.5))),
+    (ValueError, "`amount` must be at least 0, got -1", lambda: ml.compute_mask(S, amount=-1)),
+    (
+        ValueError,
+        "`amount` must be between 0 and 6 (items alive in the pool), got 7",
+        lambda: ml.compute_mask(S, amount=7),
+    ),
+    (ValueError, "got -3", lambda: ml.compute_mask(S, amount=torch.tensor(-3))),
+    (ValueError, "between 0 and 3 (items alive", lambda: ml.compute_mask(S, amount=4, groups=ml.rows())),
+    (ValueError, "between 0 and 3 (items of the pool", lambda: ml.compute_mask(S, keep=4, groups=ml.rows())),
+    (ValueError, "between 0 and 2 (items alive", lambda: ml.ln_structured(S, n=1, dim=0, amount=3)),
+    (
+        TypeError,
+        "`keep` must be an int (items that may remain in each pool), got 0.5",
+        lambda: ml.compute_mask(S, keep=0.5),
+    ),
+    (TypeError, "pass sparsity=0.5", lambda: ml.compute_mask(S, keep=torch.tensor(0.5))),
+    (TypeError, "Pass sparsity=1.0", lambda: ml.compute_mask(S, sparsity=1)),
+    (TypeError, "`sparsity` must be a float", lambda: ml.compute_mask(S, sparsity=torch.tensor(1))),
+    (ValueError, "`sparsity` must be a fraction between 0 and 1, got -0.1", lambda: ml.compute_mask(S, sparsity=-0.1)),
+    (ValueError, "3 NaN in scores.", lambda: ml.compute_mask(torch.full((3,), float("nan")), amount=1)),
+    (ValueError, "6 NaN in scores of 'b'", lambda: ml.l1_unstructured({"a": S, "b": S * float("nan")}, amount=1)),
+    (ValueError, "NaN in scores of 'b'", lambda: ml.ln_structured({"a": S, "b": S * float("nan")}, n=2, dim=0, keep=1)),
+    (ValueError, "NaN in scores", lambda: ml.n_of_m(S * float("nan"), keep=1, of=3)),
+    (
+        ValueError,
+        "add up +inf and -inf",
+        lambda: ml.compute_mask(torch.tensor([[float("inf"), -float("inf")]]), keep=0, groups=ml.channels(0)),
+    ),
+    (TypeError, "`scores` must be a torch.Tensor", lambda: ml.compute_mask([1.0, 2.0], amount=1)),
+    (TypeError, "`scores` of 'a' must be a torch.Tensor", lambda: ml.compute_mask({"a": 1.0}, amount=1)),
+    (TypeError, "`scores` must be keyed by names (str), got the key 1", lambda: ml.compute_mask({1: S}, amount=1)),
+    (TypeError, "must be a dense tensor", lambda: ml.compute_mask(S.to_sparse(), amount=1)),
+    (TypeError, "got torch.bool", lambda: ml.compute_mask(S > 1, amount=1)),
+    (TypeError, "Pass scores.abs()", lambda: ml.compute_mask(S.to(torch.complex64), amount=1)),
+    (TypeError, "torch.float8_e4m3fn", lambda: ml.compute_mask(S.to(torch.float8_e4m3fn), amount=1)),
+    (TypeError, "a common exact type", lambda: ml.compute_mask({"a": S, "b": S.long()}, amount=1)),
+    (TypeError, "`default_mask` must be bool", lambda: ml.compute_mask(S, S, amount=1)),
+    (ValueError, "must have the shape of `scores`, (2, 3), got (3,)", lambda: ml.identity(S, torch.ones(3) > 0)),
+    (TypeError, "of the form of `scores`, a mapping", lambda: ml.identity(MAPPING, S > 1)),
+    (TypeError, "of the form of `scores`, a Tensor", lambda: ml.identity(S, {"": S > 1})),
+    (ValueError, "missing ['b'], unknown ['c']", lambda: ml.identity(MAPPING, {"a": S > 1, "c": S > 1})),
+    (
+        ValueError,
+        "`default_mask` of 'b' must have the shape",
+        lambda: ml.identity(MAPPING, {"a": S > 1, "b": S[0] > 1}),
+    ),
+    (ValueError, "on the device of", lambda: ml.identity(S, torch.ones(2, 3, dtype=torch.bool, device="meta"))),
+    (TypeError, "`mask` must be bool", lambda: ml.custom_from_mask(S, mask=S)),
+    (
+        TypeError,
+        "`groups` must be a groups value, got <function rows",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.rows),
+    ),
+    (TypeError, "`dim` must be an int, got 'rows'", lambda: ml.rows("rows")),
+    (TypeError, "`p` must be a number, got '2'", lambda: ml.channels(0, p="2")),
+    (ValueError, "`p` must be a number (and not 0 with mean=True), got 0", lambda: ml.channels(0, p=0, mean=True)),
+    (TypeError, "`mean` must be a bool", lambda: ml.channels(0, mean=1)),
+    (TypeError, "`shape` must be a tuple of ints, got 4", lambda: ml.blocks(4)),
+    (ValueError, "`shape` must be positive, got 0", lambda: ml.blocks((2, 0))),
+    (ValueError, "`of` must be positive, got 0", lambda: ml.windows(0)),
+    (TypeError, "`items` must hold integer labels", lambda: ml.labels(S)),
+    (ValueError, "`items` must have the shape", lambda: ml.compute_mask(S, keep=1, groups=ml.labels(torch.arange(6)))),
+    (
+        ValueError,
+        "`pools` must be constant within each item",
+        lambda: ml.compute_mask(torch.zeros(2), keep=1, groups=ml.labels(torch.tensor([0, 0]), torch.tensor([0, 1]))),
+    ),
+    (IndexError, "`dim` must be a dimension of `scores`", lambda: ml.compute_mask(S, keep=1, groups=ml.rows(2))),
+    (IndexError, "A 0-d tensor has none", lambda: ml.compute_mask(torch.tensor(1.0), keep=1, groups=ml.channels(0))),
+    (IndexError, "`scores` of 'a'", lambda: ml.n_of_m(MAPPING, keep=1, of=3, dim=-3)),
+    (ValueError, "`of` must divide the size 3 of dim -1 of `scores`, got 2", lambda: ml.n_of_m(S, keep=1, of=2)),
+    (ValueError, "`shape[1]` must divide the size 3", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((2, 2)))),
+    (ValueError, "needs at least 3 dims", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((1, 1, 1)))),
+    (
+        TypeError,
+        "`n` must be a number (inf and -inf included), got 'fro'",
+        lambda: ml.ln_structured(S, n="fro", dim=0, keep=1),
+    ),
+    (TypeError, "`key` must be an int", lambda: ml.random_unstructured(S, key=0.5, amount=1)),
+    (TypeError, "`key` must be an int", lambda: ml.random_unstructured(S, key=True, amount=1)),
+    (TypeError, "`key` must be an int or a 0-d int64 tensor", lambda: ml.scores.random(S, key=torch.tensor([1]))),
+    (ValueError, "`key` must fit in 64 bits", lambda: ml.scores.random(S, key=2**64)),
+    (ValueError, "`grads` must have the shape", lambda: ml.scores.saliency(S, S[0])),
+    (ValueError, "`grads` must have exactly the names of `params`", lambda: ml.scores.saliency(MAPPING, {"a": S})),
+    (TypeError, "`params` must be real floating", lambda: ml.scores.magnitude(S > 1)),
+    (TypeError, "`history` must be a sequence of steps", lambda: ml.fold(ml.identity, S)),
+    (TypeError, "`history[0]` must be callable, got 3", lambda: ml.fold([3], S)),
+    (TypeError, "the mask of step 0", lambda: ml.fold([lambda s, m: s], S)),
+    (ValueError, "the mask of step 1", lambda: ml.fold([ml.identity, lambda s, m: m[0]], S)),
+    (TypeError, "`method` must be callable", lambda: ml.layerwise("l1")),
+    (
+        ValueError,
+        "`amount` must have exactly the names",
+        lambda: ml.layerwise(ml.l1_unstructured)(MAPPING, amount={"a": 1}),
+    ),
+    (TypeError, "`params` must be a mapping", lambda: ml.select(S, lambda n, p: True)),
+    (TypeError, "`where` must be callable", lambda: ml.select(MAPPING, "weight")),
+    (ValueError, "`masks` has names that `params` lacks: ['c']", lambda: ml.apply(MAPPING, {"c": S > 1})),
+    (TypeError, "`masks` of 'a' must be bool", lambda: ml.apply(MAPPING, {"a": S})),
+    (ValueError, "`masks` of 'a' must have the shape", lambda: ml.apply(MAPPING, {"a": S[0] > 1})),
+    (TypeError, "`a` must be bool", lambda: ml.union(S, S)),
+    (ValueError, "`b` must have the shape of `a`", lambda: ml.union(S > 1, S[0] > 1)),
+    (TypeError, "`mask` must be bool", lambda: ml.complement(S)),
+    (TypeError, "`mask` must be bool", lambda: ml.count(S)),
+    (ValueError, "`b` must have exactly the names of `a`", lambda: ml.overlap({"a": S > 1}, {"b": S > 1})),
+]
+
+
+@pytest.mark.parametrize(("kind", "message", "call"), BAD, ids=[message[:50] for _, message, _ in BAD])
+def test_a_bad_call_is_told_what_is_wrong(kind, message, call):
+    before = S.clone()
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    assert any(part in str(caught.value) for part in message.split("|"))
+    assert torch.equal(S, before)

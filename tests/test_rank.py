@@ -1,0 +1,154 @@
+"""Exact selection on hostile input, with the engine's sizes turned down so that every border is near."""
+
+from __future__ import annotations
+
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import FLOATS, scored, scores
+
+import masklib as ml
+from masklib import _chunks, _engine, _rank, _rows
+
+
+@pytest.fixture(params=[(8, 1, 4), (64, 16, 1), (1000, 100, 4)], ids=lambda p: f"chunk={p[0]}")
+def small(request, monkeypatch):
+    """Chunks, direct sizes and brackets so small that few elements cross many borders."""
+    chunk, direct, sigmas = request.param
+    for module in (_chunks, _rows):
+        monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(_engine, "_DIRECT", direct)
+    monkeypatch.setattr(_engine, "_SIGMAS", sigmas)
+    monkeypatch.setattr(_engine, "_SLACK", 1)
+
+
+LONG = st.sampled_from([(7,), (63,), (64,), (65,), (129,), (300,), (10, 13), (3, 4, 11), (2, 3, 4, 5), (1, 200)])
+
+
+def amounts(s, m):
+    alive = s.numel() if m is None else int(m.sum())
+    return sorted({0, min(1, alive), alive // 2, max(alive - 1, 0), alive})
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_one_pool_equals_the_oracle(small, data):
+    s, m = data.draw(LONG.flatmap(lambda shape: scored(False, shape)))
+    for k in amounts(s, m):
+        for magnitude, f in ((False, ml.compute_mask), (True, ml.l1_unstructured)):
+            expected = oracle.compute_mask(s, m, ml.elements(), magnitude=magnitude, amount=k)
+            assert torch.equal(f(s, m, amount=k), expected)
+            by_sort = _rank._lowest_sorted([s], [m], torch.tensor(k), "amount", [""], magnitude)[0]
+            assert torch.equal(by_sort, expected)
+
+
+@given(st.data())
+def test_a_mapping_of_mixed_dtypes_equals_the_oracle(small, data):
+    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, FLOATS)))
+    got = ml.compute_mask(s, m, amount=0.37)
+    expected = oracle.compute_mask(s, m, ml.elements(), amount=0.37)
+    assert all(torch.equal(got[n], expected[n]) for n in s)
+
+
+@given(st.data())
+def test_rows_equal_the_oracle_by_either_kernel(small, data):
+    rows, items = data.draw(st.sampled_from([(5, 3), (40, 16), (30, 17), (3, 40), (9, 70)]))
+    s, m = data.draw(scored(False, (rows, items)))
+    for number in ({"amount": 0.4}, {"sparsity": 0.7}, {"keep": 2}, {"amount": 1.0}, {"amount": 0.0}):
+        expected = oracle.compute_mask(s, m, ml.rows(), **number)
+        assert torch.equal(ml.compute_mask(s, m, groups=ml.rows(), **number), expected)
+        counting, value = next(iter(number.items()))
+        exact = torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+        assert torch.equal(_rank._rows_sorted(s, m, exact, counting, "", False), expected)
+
+
+@given(scores(shape=(300,), dtypes=(torch.float32, torch.bfloat16)), st.floats(0, 1), st.booleans())
+def test_a_bracket_that_misses_is_widened(s, share, high):
+    """A sample that lies about the data costs passes, never exactness."""
+
+    def lying(pool, alive):
+        return torch.full((50,), 1e9 if high else -1e9).numpy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "_DIRECT", 0)
+        patch.setattr(_engine, "_sample", lying)
+        got = ml.compute_mask(s, amount=share)
+    assert torch.equal(got, oracle.compute_mask(s, None, ml.elements(), amount=share))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_make_no_difference(threads):
+    before = torch.get_num_threads()
+    s = torch.randn(2**21 + 17, generator=torch.Generator().manual_seed(0)).mul(50).round()
+    m = torch.rand(s.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    expected = _rank._lowest_sorted([s], [m], torch.tensor(0.3, dtype=torch.float64), "amount", [""], True)[0]
+    try:
+        torch.set_num_threads(threads)
+        assert torch.equal(ml.l1_unstructured(s, m, amount=0.3), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("values", ["equal", "sorted", "reversed", "half zero", "periodic"])
+def test_large_inputs_of_every_kind(values):
+    n = 2**20 + 3
+    base = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    s = {
+        "equal": torch.ones(n),
+        "sorted": base.sort().values,
+        "reversed": base.sort(descending=True).values,
+        "half zero": base.clamp(min=0),
+        "periodic": torch.arange(n) % 256 * 1.0,
+    }[values]
+    for share in (0.01, 0.5, 0.99):
+        expected = _rank._lowest_sorted([s], [None], torch.tensor(share).double(), "amount", [""], False)[0]
+        assert torch.equal(ml.compute_mask(s, amount=share), expected.view(n))
+
+
+def test_counts_beyond_float32_integers():
+    """2**24 + 3 elements, all but one die: the count has no float32."""
+    n = 2**24 + 3
+    mask = ml.compute_mask(torch.zeros(1, dtype=torch.int8).expand(n), amount=n - 1)
+    assert mask.sum() == 1
+    assert mask[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_integers_rank_by_value(dtype):
+    s = torch.tensor([3, 1, 2**15, 2], dtype=torch.int64).to(dtype)
+    assert ml.compute_mask(s, amount=2).tolist() == [True, False, True, False]
+    assert ml.compute_mask(s.view(2, 2), amount=1, groups=ml.rows()).tolist() == [[True, False], [True, False]]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_magnitudes_of_minimum_integers_do_not_wrap(dtype):
+    least = torch.iinfo(dtype).min
+    s = torch.tensor([least, least + 1, 0, -1], dtype=dtype)
+    assert ml.l1_unstructured(s, keep=1).tolist() == [True, False, False, False]
+    assert oracle.flat(ml.scores.magnitude(s)) == [-least, -least - 1, 0, 1]
+
+
+@pytest.mark.parametrize("n", [5, 40, 70000])
+@pytest.mark.parametrize("tied", [False, True])
+def test_nan_is_found_in_live_entries_only(n, tied):
+    s = torch.zeros(n) if tied else torch.randn(n)
+    s[[0, n - 2]] = float("nan")
+    alive = torch.ones(n, dtype=torch.bool)
+    for amount in (0, 0.5, 1.0):
+        with pytest.raises(ValueError, match=r"^2 NaN in scores"):
+            ml.compute_mask(s, amount=amount)
+        with pytest.raises(ValueError, match=r"^1 NaN in scores of 'w'"):
+            ml.l1_unstructured({"w": s}, {"w": alive.index_fill(0, torch.tensor([0]), False)}, amount=amount)
+        dead = alive.index_fill(0, torch.tensor([0, n - 2]), False)
+        assert ml.count(ml.compute_mask(s, dead, amount=amount)) == n - 2 - round(amount * (n - 2))
+
+
+def test_more_than_one_device_would_need_no_other_code():
+    """The path for other devices, run here on the CPU, agrees on a mapping."""
+    s = {"b": torch.randn(40), "a": torch.randn(3, 5).bfloat16()}
+    names = sorted(s)
+    got = _rank._lowest_sorted([s[n] for n in names], [None, None], torch.tensor(11), "amount", names, True)
+    expected = ml.l1_unstructured(s, amount=11)
+    assert all(torch.equal(mask, expected[n]) for n, mask in zip(names, got))
