@@ -202,8 +202,8 @@ class PruningContainer(BasePruningMethod):
     Args:
         args: methods, or one iterable of them.
 
-    >>> m = l1_unstructured(l1_unstructured(nn.Linear(4, 4), "weight", 2), "weight", 3)
-    >>> hook = next(iter(m._forward_pre_hooks.values()))
+    >>> m = nn.Linear(4, 4)
+    >>> hook = [L1Unstructured.apply(m, "weight", amount) for amount in (2, 3)][-1]
     >>> len(hook), hook[1].amount
     (2, 3)
     """

@@ -40,4 +40,4 @@ def apply(params: TensorsT, masks: Tensors) -> TensorsT:
 
 
 def _apply(param: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, param, 0)
+    return torch.where(mask, param, param.new_zeros(()))

@@ -43,7 +43,7 @@ def test_apply_takes_every_dtype(dtype):
     assert ml.apply(p, torch.tensor([True, False])).dtype == dtype
 
 
-# ---- histories --------------------------------------------------------------------------------------------------------
+# ---- histories ----------------------------------------------------------------------------------------------------
 
 
 def test_iterative_magnitude_pruning_leaves_the_published_share():

@@ -107,7 +107,7 @@ def test_errors_on_data_are_raised_inside_compiled_graphs(value):
     bad = S.clone()
     bad[0, 0] = value
     amount = 30 if value == 5.0 else 1
-    with pytest.raises(ValueError, match="NaN in scores|must be between 0 and 24"):
+    with pytest.raises(ValueError, match=r"NaN in scores|must be between 0 and 24"):
         compiled(lambda s: ml.compute_mask(s, amount=amount))(bad)
 
 
@@ -194,7 +194,7 @@ def test_vmap_raises_what_the_stack_raises():
     bad[1, 2] = float("nan")
     with pytest.raises(ValueError, match="1 NaN in scores"):
         vmap(partial(ml.compute_mask, amount=1))(bad)
-    with pytest.raises(ValueError, match="`amount` must be between 0 and 4 .*, got 5"):
+    with pytest.raises(ValueError, match=r"`amount` must be between 0 and 4 .*, got 5"):
         vmap(lambda a: ml.compute_mask(torch.zeros(4), amount=a))(torch.tensor([1, 5]))
 
 
