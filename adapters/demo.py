@@ -166,7 +166,9 @@ def picture(results: list[Round], out: Path) -> None:
     axes.grid(alpha=0.3)
     for panel, (index, r) in zip(np.atleast_1d(strip.subplots(1, len(results))), enumerate(results)):
         mask = r.masks[SHOWN]
-        panel.imshow(mask.flatten(1).t(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest", aspect="auto")
+        panel.imshow(
+            mask.flatten(1).t().numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest", aspect="auto"
+        )
         panel.set_title(f"round {index}" if index else "dense", fontsize=9)
         panel.set_xlabel(f"{100 * masklib.sparsity(mask):.0f} %", fontsize=8)
         panel.set(xticks=[], yticks=[])

@@ -1,0 +1,68 @@
+"""The wheel: what is in it, and that it works where nothing else of the repository is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from what git tracks, so that nothing left in the folder can hide a missing file."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    for name in filter(None, tracked):
+        if (ROOT / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_masklib_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"masklib"}
+    assert {"masklib/py.typed", "masklib/adapters/prune.py", "masklib/methods.py"} <= set(names)
+    assert any(n.endswith("licenses/LICENSE") for n in names)
+    entry = next(n for n in names if n.endswith("entry_points.txt"))
+    assert zipfile.ZipFile(wheel).read(entry).decode().strip().splitlines() == [
+        "[console_scripts]",
+        "masklib = masklib.adapters.cli:main",
+    ]
+
+
+def test_the_wheel_needs_torch_and_numpy_only(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
+    needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
+    assert [need.split(": ")[1].split(">=")[0] for need in needs] == ["torch", "numpy"]
+
+
+def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
+    """Installed into a new environment that sees this one's torch, but not the repository."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+    code = """
+import sys, torch, masklib
+loaded = set(sys.modules)
+extras = {"masklib.adapters", "hypothesis", "matplotlib", "sklearn", "rich"}
+assert not loaded & extras, loaded & extras
+import masklib.adapters.prune as prune
+assert "site-packages" in prune.__file__ and "env" in prune.__file__, prune.__file__
+print(int(prune.l1_unstructured(torch.nn.Linear(4, 2), "weight", 3).weight_mask.sum()))
+"""
+    result = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout.strip() == "5", result.stderr
