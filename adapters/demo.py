@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib
 import numpy as np
@@ -154,7 +154,7 @@ def picture(results: list[Round], out: Path) -> None:
     """Accuracy against sparsity, above the masks of one layer across the rounds."""
     matplotlib.use("Agg")
     figure = plt.figure(figsize=(11, 6.5), layout="constrained")
-    curve, strip = figure.subfigures(2, 1, height_ratios=(3, 2))
+    curve, strip = cast(Any, figure.subfigures(2, 1, height_ratios=(3, 2)))
     axes = curve.subplots()
     axes.plot([100 * r.sparsity for r in results], [100 * r.accuracy for r in results], "o-", color="#20639b")
     axes.axhline(100 * results[0].accuracy, color="grey", linewidth=1, linestyle=":", label="dense")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 Tensors = Tensor | Mapping[str, Tensor]
-TensorsT = TypeVar("TensorsT", Tensor, Mapping[str, Tensor])
+TensorsT = TypeVar("TensorsT", Tensor, dict[str, Tensor], Mapping[str, Tensor])
 
 
 def named(value: Any) -> Mapping[str, Any]:

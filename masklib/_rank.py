@@ -146,6 +146,7 @@ def lowest(
         kill_lowest(pool, int(die), live)
     except HasNaN:
         _check.no_nan(scores, alive, names)
+        raise
     return masks
 
 
@@ -204,6 +205,7 @@ def lowest_in_rows(
         kill_lowest_in_rows(scores, alive, die, mask, by_magnitude)
     except HasNaN:
         _check.no_nan([scores], [alive], [name])
+        raise
     return mask
 
 

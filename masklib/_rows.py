@@ -105,8 +105,7 @@ def _by_pairs(rows: int, items: int) -> Callable[..., None]:
 
 def _by_partition(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
     """An element survives above the `die`-th lowest live value of its row; among its equals, all but the first."""
-    filled = values if alive is None else np.where(alive, values, _highest(values.dtype))
-    cut, tied = _cuts(filled, die)
+    cut, tied = _cuts(values, alive, die)
     np.greater(values, cut[:, None], out=mask)
     if alive is not None:
         mask &= alive
@@ -115,21 +114,25 @@ def _by_partition(values: Array, alive: Array | None, die: Array, mask: Array) -
         _spare(values, alive, cut, die, mask, rows)
 
 
-def _highest(dtype: Any) -> Any:
-    return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+def _limits(dtype: Any) -> tuple[Any, Any]:
+    return (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
-def _cuts(filled: Array, die: Array) -> tuple[Array, Array]:
-    """The `die`-th lowest value of each row, and whether a later one may equal it."""
-    last = np.maximum(die, 1) - 1
-    if (last == last[0]).all():
-        k = last[0]
-        ordered = np.partition(filled, k, axis=1)
-        rest = ordered[:, k + 1 :].min(axis=1, initial=_highest(filled.dtype))
-        return ordered[:, k], rest == ordered[:, k]
-    ordered = np.sort(filled, axis=1)
-    rows, after = np.arange(len(filled)), np.minimum(last + 1, filled.shape[1] - 1)
-    return ordered[rows, last], ordered[rows, after] == ordered[rows, last]
+def _cuts(values: Array, alive: Array | None, die: Array) -> tuple[Array, Array]:
+    """The `die`-th lowest live value of each row, and whether a later one may equal it.
+
+    The dead are made highest; rows in which fewer die get lowest values added, so that one rank serves all rows.
+    """
+    lowest, highest = _limits(values.dtype)
+    rank = max(int(die.max()), 1)
+    added = rank - np.maximum(die, 1)
+    items, width = values.shape[1], int(added.max())
+    filled = np.empty((len(values), items + width), values.dtype)
+    filled[:, :items] = values if alive is None else np.where(alive, values, highest)
+    filled[:, items:] = np.where(np.arange(width) < added[:, None], lowest, highest)
+    filled.partition(rank - 1, axis=1)
+    cut = filled[:, rank - 1]
+    return cut, filled[:, rank:].min(axis=1, initial=highest) == cut
 
 
 def _spare(values: Array, alive: Array | None, cut: Array, die: Array, mask: Array, rows: Array) -> None:

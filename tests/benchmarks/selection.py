@@ -9,12 +9,12 @@ alone on the machine.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -169,10 +169,16 @@ def peak(name: str) -> None:
     params = model()
     work = partial(masklib.l1_unstructured, params, amount=0.5) if name == "ours" else global_original(params)
     masklib.l1_unstructured(torch.randn(2**18), amount=0.5)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = memory("VmRSS")
     work()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{1024 * (after - before) / sum(p.numel() for p in params.values()):.2f}")
+    print(f"{(memory('VmHWM') - before) / sum(p.numel() for p in params.values()):.2f}")
+
+
+def memory(field: str) -> int:
+    """Bytes of memory of this process."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return 1024 * int(line.split()[1])
 
 
 def small(repeats: int) -> None:
