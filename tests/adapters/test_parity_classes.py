@@ -83,7 +83,7 @@ def test_compute_mask(make, dtype):
 @pytest.mark.parametrize("make", (METHODS | NOTHING).values(), ids=METHODS | NOTHING)
 def test_compute_mask_in_the_dtype_of_the_tensor(make):
     assert_same(lambda p: make(p).compute_mask(T, ALIVE.float()))
-    assert_same(lambda p: make(p).compute_mask(T.T.contiguous().T.clone(), torch.ones(3, 4)))
+    assert_same(lambda p: make(p).compute_mask(T, torch.ones(3, 4)))
 
 
 @pytest.mark.parametrize("dtype", MASKS, ids=str)
@@ -130,7 +130,8 @@ def test_shapes(shape):
         for dim in range(-t.dim() - 1, t.dim() + 1):
             assert_same(lambda p: p.RandomStructured(amount, dim).prune(t))
             assert_same(lambda p: p.LnStructured(amount, 2, dim).prune(t))
-            assert_same(lambda p: container(p, p.LnStructured(amount, 1, dim)).compute_mask(t, torch.ones(shape)))
+            if t.dim() > 1:  # the original takes a vector in a container for a matrix
+                assert_same(lambda p: container(p, p.LnStructured(amount, 1, dim)).compute_mask(t, torch.ones(shape)))
 
 
 @pytest.mark.parametrize("amount", [0, 1, 3, 7, 0.0, 0.1, 0.35, 0.5, 1.0])
@@ -256,7 +257,8 @@ def test_a_subclass_receives_what_its_type_promises(kind, dim, first):
         torch.manual_seed(3)
         net, spy = nn.ModuleDict({"a": nn.Conv2d(3, 5, 2)}), Spy(kind, dim)
         first(prune, net["a"])
-        hooks = [described(spy(prune).apply(net["a"], "weight", start=i)) for i in range(2)]
+        method = spy(prune)
+        hooks = [described(method.apply(net["a"], "weight", start=i)) for i in range(2)]
         return spy.seen, observe(net, prune), hooks
 
     (a, after_a, hooks_a), (b, after_b, hooks_b) = both(seen_by)
@@ -367,7 +369,7 @@ def test_a_pruned_state_dict_of_the_original_loads_and_the_other_way_round():
             nn.init.normal_(p)
         target.load_state_dict(source.state_dict())
         assert differences(source.state_dict(), target.state_dict()) == []
-        for module in source.modules():
+        for module in (*source, *target):
             for hook in module._forward_pre_hooks.values():
-                hook(module, ())  # a forward, for the original
+                hook(module, ())  # what a forward does, for the original
         assert all(torch.equal(a.weight, b.weight) for a, b in zip(source, target))
