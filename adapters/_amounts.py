@@ -54,7 +54,7 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
     slices = wide.movedim(dim, 0)
     if n == "nuc" and t.dim() > 2:
         return torch.linalg.matrix_norm(slices.flatten(2), ord="nuc")
-    flat = slices.reshape(t.shape[dim], -1)
+    flat = slices.flatten(1) if t.dim() > 1 else slices[:, None]
     return torch.linalg.vector_norm(flat, 2 if n in ("fro", "nuc") else n, dim=1)
 
 
