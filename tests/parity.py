@@ -123,7 +123,7 @@ class Outcome(NamedTuple):
 
 def run(prune: ModuleType, net: nn.ModuleDict, code: str, seed: int) -> Outcome:
     """Run a line of code on a network."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes down the stack, for devices to come
     names = {"torch": torch, "inf": inf, "nan": nan, "prune": prune, "net": net, "train": train}
     try:
         value, error = eval(code, names), None
@@ -140,7 +140,7 @@ class Pair:
     """A network and its copy, one for each library, and the code that has been run on them."""
 
     def __init__(self, code: str, seed: int, library: ModuleType) -> None:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         self.theirs: nn.ModuleDict = eval(code, {"nn": nn})
         self.ours = copy.deepcopy(self.theirs)
         self.library = library
@@ -166,10 +166,13 @@ class Pair:
             self.fail("the random generator is left in different states")
         return a.error is not None
 
-    def compare(self, observed: Callable[[nn.ModuleDict, ModuleType], dict[str, Any]] = observe) -> None:
-        words = differences(observed(self.theirs, theirs), observed(self.ours, self.library))
+    def compare(self, observed: Callable[[nn.ModuleDict, ModuleType], dict[str, Any]] = observe) -> dict[str, Any]:
+        """Observe both, which must agree; what is observed."""
+        expected, got = observed(self.theirs, theirs), observed(self.ours, self.library)
+        words = differences(expected, got)
         if words:
             self.fail(*words)
+        return got
 
     def compare_numbers(self, key: str, name: str, dim: int | None) -> None:
         """Among ties anyone may die: compare how many entries, or channels along `dim`, are left."""
@@ -188,20 +191,21 @@ def check(seed: int, kind: str, function: str, library: ModuleType, *, all_or_no
     """
     rng = random.Random(f"{kind} {function} {seed}")
     pair = Pair(network(rng, kind), rng.randrange(1000), library)
+    before = pair.compare()
     rest = rng.choices([*FUNCTIONS, "train", "remove"], k=rng.randint(0, 3))
     for i, each in enumerate([function, *rest], 1):
         call = Call("train(net)") if each == "train" else draw(rng, pair.theirs, each)
-        before = observe(pair.ours, library)
         if pair.both(call.code, rng.randrange(1000)):
             unchanged = differences(before, observe(pair.ours, library))
             if unchanged and all_or_nothing:
                 pair.fail("ours (now shown as theirs before the call) is changed by a call that raised", *unchanged)
             if differences(before, observe(pair.theirs, theirs)):
                 return i
+            continue
         if call.tied:
             pair.compare_numbers(*call.tied)
             return i
-        pair.compare()
+        before = pair.compare()
     pair.compare(gradients)
     remove_all(pair)
     return i

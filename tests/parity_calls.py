@@ -77,11 +77,7 @@ def draw(rng: random.Random, net: nn.ModuleDict, function: str) -> Call:
 
 
 def _local(rng: random.Random, net: nn.ModuleDict, function: str) -> Call:
-    key, name = rng.choice(pairs(net))
-    structured = function in ("random_structured", "ln_structured")
-    # The original treats an already pruned vector as a matrix of one row in structured calls, so those are left out.
-    while structured and getattr(net[key], name).dim() == 1 and hasattr(net[key], f"{name}_mask"):
-        key, name = rng.choice(pairs(net))
+    key, name = _site(rng, net, structured=function in ("random_structured", "ln_structured"))
     t = getattr(net[key], name)
     mistake = rng.choices(["", "name", "amount", "dim", "shape"], [86, 2, 6, 3, 3])[0]
     amount = repr(rng.choice(BAD_AMOUNTS if mistake == "amount" else AMOUNTS))
@@ -109,6 +105,18 @@ def _local(rng: random.Random, net: nn.ModuleDict, function: str) -> Call:
     form = rng.choice(["{}, {!r}, {}, {}", "amount={}, n={!r}, dim={}, importance_scores={}"])
     ranked = None if mistake or t.dim() == 1 else _norms(key, name, given, n, dim)
     return Call(f"{begin}, {form.format(amount, n, dim, given)})", ranked, (key, name, dim) if tied else None)
+
+
+def _site(rng: random.Random, net: nn.ModuleDict, *, structured: bool) -> tuple[str, str]:
+    """A parameter; for structured calls hardly ever a vector, and no vector that is pruned.
+
+    The original takes such a vector for a matrix of one row, and prunes that.
+    """
+    vectors = [(k, n) for k, n in pairs(net) if getattr(net[k], n).dim() == 1]
+    dense = [(k, n) for k, n in vectors if not hasattr(net[k], f"{n}_mask")]
+    if structured and (rng.random() < 0.9 or not dense):
+        return rng.choice([site for site in pairs(net) if site not in vectors])
+    return rng.choice(dense if structured else pairs(net))
 
 
 def _global(rng: random.Random, net: nn.ModuleDict) -> Call:

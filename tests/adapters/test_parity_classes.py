@@ -43,7 +43,7 @@ def both(use):
     """What a use gives with the original and with the drop-in, under equal seeds; an error is a result too."""
     results = []
     for prune in (theirs, ours):
-        torch.manual_seed(7)
+        torch.default_generator.manual_seed(7)
         try:
             results.append(use(prune))
         except Exception as error:
@@ -254,7 +254,7 @@ def test_a_subclass_receives_what_its_type_promises(kind, dim, first):
     """The live entries, the live channels or all of the tensor; the first call of all sees the whole tensor."""
 
     def seen_by(prune):
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
         net, spy = nn.ModuleDict({"a": nn.Conv2d(3, 5, 2)}), Spy(kind, dim)
         first(prune, net["a"])
         method = spy(prune)
@@ -282,7 +282,7 @@ def test_a_subclass_receives_the_importance_scores():
 
 def test_a_subclass_prunes_globally():
     def masks(prune):
-        torch.manual_seed(5)
+        torch.default_generator.manual_seed(5)
         net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
         prune.random_unstructured(net[0], "weight", 4)
         prune.global_unstructured([(m, "weight") for m in net], Spy("unstructured")(prune), start=1)
@@ -307,7 +307,7 @@ def test_a_subclass_of_a_method_may_call_the_method():
                 mask.view(-1)[t.abs().argmax()] = 1
                 return mask
 
-        torch.manual_seed(2)
+        torch.default_generator.manual_seed(2)
         module = nn.Linear(5, 5)
         AtLeastOne.apply(module, "weight", 0.9, 0.0)
         AtLeastOne.apply(module, "weight", 0.9, floor=0.0)
@@ -324,7 +324,7 @@ def test_a_subclass_may_apply_its_mask_in_its_own_way():
             def apply_mask(self, module):
                 return super().apply_mask(module) / 2
 
-        torch.manual_seed(2)
+        torch.default_generator.manual_seed(2)
         module = nn.Linear(5, 5)
         Halve.apply(module, "weight", 0.5)
         output = module(torch.ones(5))
@@ -341,7 +341,7 @@ def test_a_subclass_may_apply_its_mask_in_its_own_way():
 @pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 def test_a_hook_computes_and_removes(make):
     def used(prune):
-        torch.manual_seed(4)
+        torch.default_generator.manual_seed(4)
         module = nn.Linear(4, 3)
         method = make(prune)
         arguments = {"mask": method.mask} if hasattr(method, "mask") else {}

@@ -152,7 +152,7 @@ def test_any_real_number_is_an_amount(function, amount):
     more = {"random_structured": {"dim": 1}, "ln_structured": {"dim": 1, "n": 2}}.get(function, {})
     masks = []
     for prune in (theirs, ours):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         masks.append(getattr(prune, function)(nn.Linear(5, 3), "weight", amount=amount, **more).weight_mask)
     assert torch.equal(*masks)
 
@@ -171,7 +171,7 @@ PARAMETERS = {
 def test_global_unstructured_takes_any_collection_of_pairs(make):
     states = []
     for prune in (theirs, ours):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module = nn.Linear(5, 3)
         prune.global_unstructured(make(module), prune.L1Unstructured, amount=2)
         states.append(module.state_dict())
@@ -182,7 +182,7 @@ def test_global_unstructured_takes_any_collection_of_pairs(make):
 def test_global_unstructured_takes_whatever_makes_a_method():
     masks = []
     for prune in (theirs, ours):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module = nn.Linear(5, 3)
         prune.global_unstructured(
             parameters=[(module, "weight")],
