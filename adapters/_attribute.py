@@ -35,21 +35,29 @@ class EffectiveTensor:
         return module.__getattr__(self.name)
 
     def __set__(self, module: nn.Module, value: Any) -> None:
-        self._refuse(module, "assign")
+        refuse(module, self.name, "assign")
         module.__dict__[self.name] = value
 
     def __delete__(self, module: nn.Module) -> None:
-        self._refuse(module, "delete")
+        refuse(module, self.name, "delete")
         if self.name not in module.__dict__:
             raise AttributeError(self.name)
         del module.__dict__[self.name]
 
-    def _refuse(self, module: nn.Module, action: str) -> None:
-        if self.name in module.__dict__.get(MARK, ()):
-            raise AttributeError(
-                f"cannot {action} {self.name!r} of {type(module).__name__} while it is pruned: it is computed from "
-                f"'{self.name}_orig' and '{self.name}_mask'. Use '{self.name}_orig', or remove() the pruning first."
-            )
+
+def _register_parameter(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+    """What assigning a Parameter ends in: refused for a pruned name, else that of `nn.Module`."""
+    refuse(module, name, "assign")
+    nn.Module.register_parameter(module, name, param)
+
+
+def refuse(module: nn.Module, name: str, action: str) -> None:
+    """Raise if the name is pruned."""
+    if name in module.__dict__.get(MARK, ()):
+        raise AttributeError(
+            f"cannot {action} {name!r} of {type(module).__name__} while it is pruned: it is computed from "
+            f"'{name}_orig' and '{name}_mask'. Use '{name}_orig', or remove() the pruning first."
+        )
 
 
 class FlatWeights:
@@ -81,6 +89,8 @@ def install(owner: type, name: str) -> None:
     """Put the descriptors on the class, once."""
     if name not in vars(owner):
         setattr(owner, name, EffectiveTensor(name))
+    if "register_parameter" not in vars(owner):
+        owner.register_parameter = _register_parameter  # type: ignore[attr-defined]
     if issubclass(owner, nn.RNNBase) and "_flat_weights" not in vars(owner):
         owner._flat_weights = FlatWeights()  # type: ignore[assignment]
 

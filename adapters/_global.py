@@ -47,13 +47,13 @@ def _group_scores(group: list[Site], given: Mapping[Any, Tensor]) -> Tensor:
 
 def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Tensor]) -> list[Tensor]:
     """The mask of each parameter when all compete; magnitudes straight by the core, without concatenation."""
+    _one_device(scores)
     alive = [_alive(group[0]) for group in groups]
     if type(method) is L1Unstructured:
         number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
         names = [f"{i:09}" for i in range(len(groups))]
         masks = l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=method.amount)
         return list(masks.values())
-    _one_device(scores)
     flat = torch.cat([s.reshape(-1) for s in scores])
     mask = method.on_living(flat, torch.cat([a.reshape(-1) for a in alive]).to(flat.dtype))
     return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]

@@ -40,6 +40,11 @@ class BasePruningMethod(ABC):
     def __call__(self, module: nn.Module, inputs: Any) -> None:  # noqa: B027
         """Do nothing: the hook is the record of what was done, the tensor is computed when it is read."""
 
+    @property
+    def __name__(self) -> str:
+        """What torch.jit.script asks of a hook first: pruned modules cannot be scripted."""
+        raise AttributeError("a pruned module cannot be scripted: torch.jit.script(prune.bake(module)) can")
+
     @abstractmethod
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Compute the mask of `t`, starting from `default_mask`.

@@ -72,18 +72,25 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
     if names is None:
         chosen: Iterable[str] = weights(module)
     elif callable(names):
-        chosen = [n for n, p in _plain_names(module).items() if names(n, p)]
+        chosen = [n for n, p in plain_names(module).items() if names(n, p)]
     else:
         chosen = names
-    return [_dotted(module, name) for name in chosen]
+    return [dotted(module, name) for name in chosen]
 
 
-def _plain_names(module: nn.Module) -> dict[str, Tensor]:
+def plain_names(module: nn.Module) -> dict[str, Tensor]:
     """Parameters by the dotted name they have when they are not pruned."""
     named = module.named_modules()
     return {f"{prefix}.{n}" if prefix else n: _site.parameter(m, n) for prefix, m in named for n in _names(m)}
 
 
-def _dotted(module: nn.Module, name: str) -> Site:
+def pruned_names(module: nn.Module) -> list[str]:
+    """The dotted names of the pruned parameters."""
+    named = module.named_modules()
+    return [f"{prefix}.{n}" if prefix else n for prefix, m in named for n in m.__dict__.get(MARK, ())]
+
+
+def dotted(module: nn.Module, name: str) -> Site:
+    """The site of a dotted parameter name."""
     prefix, _, last = name.rpartition(".")
     return Site(module.get_submodule(prefix), last)

@@ -8,6 +8,7 @@ first and touches the module last, all or nothing. Selection is the core's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from ._methods import LnStructured as LnStructured
 from ._methods import PruningContainer as PruningContainer
 from ._methods import RandomStructured as RandomStructured
 from ._methods import RandomUnstructured as RandomUnstructured
-from ._sites import Site, global_sites, sites_of
+from ._sites import Site, dotted, global_sites, pruned_names, sites_of
 
 
 def identity(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.Module:
@@ -279,6 +280,25 @@ def undo(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.M
         _site.leave(site.module, name=site.name)
         del site.module._forward_pre_hooks[key]
     return module
+
+
+def bake(module: nn.Module) -> nn.Module:
+    """Copy a module with all its pruning made permanent, for scripting, fusion and quantisation.
+
+    Args:
+        module: any module, pruned or not; it is left as it is.
+
+    Returns:
+        A deep copy without pruning hooks, masks and renamed parameters.
+
+    >>> m = l1_unstructured(nn.Linear(2, 3), "weight", amount=2)
+    >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
+    (True, False, 2)
+    """
+    clean = copy.deepcopy(module)
+    for name in pruned_names(clean):
+        remove(*dotted(clean, name))
+    return clean
 
 
 def is_pruned(module: nn.Module) -> bool:

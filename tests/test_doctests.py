@@ -9,12 +9,12 @@ import pkgutil
 from functools import partial
 
 import masklib.adapters
+import masklib.adapters.prune
 import pytest
 import torch
 
 import masklib
 
-OPTIONAL = {"masklib.adapters.cli", "masklib.adapters.demo"}
 MODULES = [
     f"{package.__name__}.{info.name}"
     for package in (masklib, masklib.adapters)
@@ -30,7 +30,8 @@ PUBLIC = {
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     module = importlib.import_module(name)
-    names = {**vars(masklib), **vars(module), "torch": torch, "nn": torch.nn, "partial": partial}
+    host = {"torch": torch, "nn": torch.nn, "partial": partial, "masklib": masklib, "prune": masklib.adapters.prune}
+    names = {**vars(masklib), **host, **vars(module)}
     result = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

@@ -459,3 +459,56 @@ def test_other_dtypes(dtype):
     assert (module.weight == 0).sum() == 5
     prune.remove(module, "weight")
     assert (module.weight == 0).sum() == 5
+
+
+# ---- baking ---------------------------------------------------------------------------------------------------------
+
+
+def test_bake_returns_a_clean_copy(model):
+    clean = prune.bake(model)
+    x = torch.randn(3, 6)
+    assert torch.equal(clean(x), model(x))
+    assert prune.is_pruned(model)
+    assert not prune.is_pruned(clean)
+    assert list(clean.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripting_fusion_and_quantisation_work_or_say_what_to_do(model):
+    x = torch.randn(3, 6)
+    with pytest.raises(AttributeError, match=r"prune\.bake"):
+        torch.jit.script(model)
+    assert torch.equal(torch.jit.script(prune.bake(model))(x), model(x))
+    conv, norm = nn.Conv2d(2, 3, 3).eval(), nn.BatchNorm2d(3).eval()
+    prune.l1_unstructured(conv, "weight", 5)
+    with pytest.raises(AttributeError, match="remove"):
+        torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+    fused = torch.nn.utils.fusion.fuse_conv_bn_eval(prune.bake(conv), norm)
+    torch.testing.assert_close(fused(torch.ones(1, 2, 5, 5)), norm(conv(torch.ones(1, 2, 5, 5))))
+
+
+def test_assigning_a_parameter_while_pruned_is_refused():
+    module = prune.l1_unstructured(nn.Linear(3, 3), "weight", 2)
+    with pytest.raises(AttributeError, match="weight_orig"):
+        module.weight = nn.Parameter(torch.ones(3, 3))
+    nn.Linear(3, 3).weight = nn.Parameter(torch.ones(3, 3))
+    assert (module.weight == 0).sum() == 2
+
+
+def test_devices_of_one_pool_must_agree():
+    a, b = nn.Linear(3, 3), nn.Linear(3, 3, device="meta")
+    with pytest.raises(ValueError, match="one device"):
+        prune.global_unstructured([(a, "weight"), (b, "weight")], prune.L1Unstructured, amount=2)
+    assert not prune.is_pruned(a)
+
+
+def test_distributed_data_parallel(model, tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        parallel(torch.randn(4, 6)).sum().backward()
+        assert model[0].weight_orig.grad[model[0].weight_mask == 0].abs().sum() == 0
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,90 @@
+"""Masked entries and every optimizer state of their shape stay at exactly zero."""
+
+from __future__ import annotations
+
+import masklib.adapters.prune as prune
+import pytest
+import torch
+from masklib.adapters.optimizer import keep_zero
+from torch import nn
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+    "AdamW amsgrad foreach": lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True, foreach=True),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1, weight_decay=0.1),
+}
+every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def steps(model, optimizer, n=3):
+    for _ in range(n):
+        optimizer.zero_grad()
+        model(torch.randn(8, 6)).square().mean().backward()
+        optimizer.step()
+
+
+def dead_values(param, dead, optimizer):
+    state = [v for v in optimizer.state[param].values() if torch.is_tensor(v) and v.shape == param.shape]
+    assert len(state) >= 1
+    return [v[dead] for v in (param.detach(), *state)]
+
+
+@every_optimizer
+def test_dead_entries_and_their_state_stay_zero_through_training_and_remove(make):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = make(model.parameters())
+    steps(model, optimizer)  # momentum from before pruning
+    prune.global_unstructured(model, prune.L1Unstructured, amount=0.5)
+    keep_zero(optimizer, model)
+    steps(model, optimizer)
+    prune.l1_unstructured(model[0], "weight", 5)
+    steps(model, optimizer)
+    dead = [m.weight_mask == 0 for m in (model[0], model[2])]
+    for module in (model[0], model[2]):
+        prune.remove(module, "weight")
+    steps(model, optimizer)
+    assert sum(int(d.sum()) for d in dead) == 37
+    for module, d in zip((model[0], model[2]), dead):
+        for values in dead_values(module.weight, d, optimizer):
+            assert torch.equal(values, torch.zeros_like(values))
+        assert module.weight[~d].abs().min() > 0
+
+
+@every_optimizer
+def test_without_it_remove_and_a_step_revive_them(make):
+    torch.manual_seed(0)
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 6)
+    optimizer = make(model.parameters())
+    steps(model, optimizer)
+    dead = model.weight_mask == 0
+    prune.remove(model, "weight")
+    steps(model, optimizer)
+    assert model.weight[dead].abs().sum() > 0
+
+
+def test_masks_may_be_given_and_the_handle_ends_it():
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = keep_zero(optimizer, model, {"weight": torch.zeros(2, 6)})
+    steps(model, optimizer)
+    assert not model.weight.any()
+    handle.remove()
+    steps(model, optimizer)
+    assert model.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("no pruned parameter", lambda m, o: keep_zero(o, m)),
+        ("must have its shape", lambda m, o: keep_zero(o, m, {"weight": torch.ones(3)})),
+        ("does not hold 'weight'", lambda m, o: keep_zero(o, nn.Linear(6, 2), {"weight": torch.ones(2, 6)})),
+    ],
+)
+def test_bad_calls(message, call):
+    model = nn.Linear(6, 2)
+    with pytest.raises(ValueError, match=message):
+        call(model, torch.optim.SGD(model.parameters()))

@@ -1,0 +1,84 @@
+"""Pruning on torch.nn.utils.parametrize, and its agreement with the core and with the drop-in."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import masklib.adapters.prune as drop_in
+import pytest
+import torch
+from masklib.adapters import parametrize
+from torch import nn
+
+import masklib as ml
+
+HALF = partial(ml.l1_unstructured, amount=0.5)
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def test_it_agrees_with_the_core_and_with_the_drop_in():
+    model, other = net(), net()
+    weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.dim() > 1}
+    for _ in range(2):
+        parametrize.prune(model, HALF)
+        drop_in.global_unstructured(other, drop_in.L1Unstructured, amount=0.5)
+    expected = ml.fold([HALF, HALF], weights)
+    got = parametrize.masks(model)
+    assert all(torch.equal(got[n], expected[n]) for n in expected)
+    assert torch.equal(got["0.weight"], other[0].weight_mask != 0)
+    assert torch.equal(model(torch.ones(1, 6)), other(torch.ones(1, 6)))
+
+
+def test_training_state_dict_copy_and_compile():
+    model = parametrize.prune(net(), HALF)
+    model(torch.randn(4, 6)).square().mean().backward()
+    mask = parametrize.masks(model)["0.weight"]
+    assert model[0].parametrizations.weight.original.grad[~mask].abs().sum() == 0
+    other = parametrize.prune(net(), ml.identity)
+    other.load_state_dict(model.state_dict())
+    twin, x = copy.deepcopy(model), torch.randn(3, 6)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert torch.equal(other(x), model(x))
+    assert torch.equal(twin(x), model(x))
+    assert torch.equal(compiled(x), model(x))
+
+
+def test_remove_restores_names_order_and_identity():
+    model = net()
+    parameters, names = list(model.parameters()), [n for n, _ in model.named_parameters()]
+    parametrize.prune(model, HALF)
+    parametrize.prune(model, HALF, ["0.bias"])
+    expected = model(torch.ones(1, 6))
+    parametrize.remove(model)
+    assert [n for n, _ in model.named_parameters()] == names
+    assert all(p is q for p, q in zip(model.parameters(), parameters))
+    assert torch.equal(model(torch.ones(1, 6)), expected)
+    assert type(model[0]) is nn.Linear
+
+
+def test_assigning_keeps_the_mask():
+    model = parametrize.prune(nn.Linear(4, 2), HALF)
+    with torch.no_grad():
+        model.weight = torch.ones(2, 4)
+    assert model.weight.sum() == 4
+
+
+def test_a_failing_method_changes_nothing():
+    model = net()
+    for bad in (partial(ml.l1_unstructured, amount=1000), lambda s, m: {"x": 1}, lambda s, m: s):
+        with pytest.raises((ValueError, TypeError)):
+            parametrize.prune(model, bad)
+        assert list(model.state_dict()) == list(net().state_dict())
+    with pytest.raises(ValueError, match="must be pruned parameters"):
+        parametrize.remove(model, ["0.weight"])
+
+
+def test_any_composition_of_the_core():
+    model = parametrize.prune(net(), partial(ml.layerwise(ml.n_of_m), keep=1, of=2))
+    assert all(bool((m.view(-1, 2).sum(1) <= 1).all()) for m in parametrize.masks(model).values())
