@@ -60,7 +60,7 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
 
 def number_to_prune(amount: Any, size: int) -> int:
     """The number of units, checked against how many there are."""
-    number = _compute_nparams_toprune(amount, size)
+    number = int(_compute_nparams_toprune(amount, size))
     _validate_pruning_amount(number, size)
     return number
 

@@ -50,9 +50,9 @@ def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: li
     _one_device(scores)
     alive = [_alive(group[0]) for group in groups]
     if type(method) is L1Unstructured:
-        number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
+        number = number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
         names = [f"{i:09}" for i in range(len(groups))]
-        masks = l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=method.amount)
+        masks = l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=number)
         return list(masks.values())
     flat = torch.cat([s.reshape(-1) for s in scores])
     mask = method.on_living(flat, torch.cat([a.reshape(-1) for a in alive]).to(flat.dtype))

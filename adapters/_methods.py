@@ -16,6 +16,7 @@ from . import _site
 from ._amounts import (
     _compute_norm,
     _validate_pruning_amount_init,
+    _validate_structured_pruning,
     along,
     number_to_prune,
     validate_channels,
@@ -193,6 +194,7 @@ def _living(method: BasePruningMethod, t: Tensor, mask: Tensor) -> Any:
         raise ValueError(f"Unrecognized PRUNING_TYPE {method.PRUNING_TYPE!r}: use unstructured, structured or global.")
     if not hasattr(method, "dim"):
         raise AttributeError('Pruning methods of PRUNING_TYPE "structured" need to have the attribute `dim` defined.')
+    _validate_structured_pruning(t)
     dim = method.dim + t.dim() if method.dim < 0 else method.dim
     if not 0 <= dim < t.dim():
         raise IndexError(f"`dim` must be a dimension of a tensor of shape {tuple(t.shape)}, got {method.dim}.")
@@ -293,10 +295,11 @@ class RandomUnstructured(BasePruningMethod):
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, those with the highest noise."""
-        if number_to_prune(self.amount, t.nelement()) == 0:
+        number = number_to_prune(self.amount, t.nelement())
+        if number == 0:
             return default_mask.clone()
         noise = torch.rand_like(t, dtype=torch.promote_types(t.dtype, torch.float32))
-        return within(default_mask, compute_mask(-noise, amount=self.amount), default_mask.dtype)
+        return within(default_mask, compute_mask(-noise, amount=number), default_mask.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -321,8 +324,8 @@ class L1Unstructured(BasePruningMethod):
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, the lowest by magnitude, ties by index."""
-        number_to_prune(self.amount, t.nelement())
-        return within(default_mask, _l1_unstructured(t, amount=self.amount), default_mask.dtype)
+        number = number_to_prune(self.amount, t.nelement())
+        return within(default_mask, _l1_unstructured(t, amount=number), default_mask.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -356,9 +359,10 @@ class RandomStructured(BasePruningMethod):
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, those with the lowest noise."""
         validate_channels(t, self.dim)
-        if number_to_prune(self.amount, t.shape[self.dim]) == 0:
+        number = number_to_prune(self.amount, t.shape[self.dim])
+        if number == 0:
             return default_mask.clone()
-        kept = compute_mask(torch.rand(t.shape[self.dim]), amount=self.amount)
+        kept = compute_mask(torch.rand(t.shape[self.dim]), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 
     @classmethod
@@ -389,8 +393,8 @@ class LnStructured(BasePruningMethod):
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, the lowest by norm, ties by index."""
         validate_channels(t, self.dim)
-        number_to_prune(self.amount, t.shape[self.dim])
-        kept = compute_mask(_compute_norm(t, self.n, self.dim), amount=self.amount)
+        number = number_to_prune(self.amount, t.shape[self.dim])
+        kept = compute_mask(_compute_norm(t, self.n, self.dim), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 
     @classmethod

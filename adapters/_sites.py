@@ -62,7 +62,7 @@ def _pairs(parameters: Any, names: Any) -> list[Site]:
 
 
 def _pair(entry: Any) -> Site:
-    if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], nn.Module)):
+    if not (isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[0], nn.Module)):
         shown = f"a {type(entry).__name__}"
         raise TypeError(f"`parameters` must hold (module, name) pairs, got {shown}. For example (model.fc1, 'weight').")
     return Site(*entry)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 import hypothesis
+import torch
+
+torch.set_num_threads(1)  # small tensors: more threads only get in one another's way
 
 COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
 hypothesis.settings.register_profile("ci", max_examples=25, derandomize=True, database=None, **COMMON)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import masklib.adapters.prune as ours
 import pytest
@@ -397,3 +399,8 @@ def weights_in_inference_mode_can_train_later(prune):
         prune.l1_unstructured(module, "weight", 2)
     module(torch.ones(1, 4)).sum().backward()
     assert not module.weight_mask.is_inference()
+
+
+def test_the_page_names_every_check():
+    page = (Path(__file__).parents[2] / "docs" / "from-torch-prune.md").read_text()
+    assert set(re.findall(r"\| `(\w+)` \|$", page, flags=re.M)) == {check.__name__ for check in CHECKS}

@@ -512,3 +512,10 @@ def test_distributed_data_parallel(model, tmp_path):
         assert model[0].weight_orig.grad[model[0].weight_mask == 0].abs().sum() == 0
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_structured_call_on_a_pruned_vector_is_refused():
+    module = prune.l1_unstructured(nn.Linear(4, 3), "bias", 1)
+    with pytest.raises(ValueError, match="multidimensional"):
+        prune.ln_structured(module, "bias", 1, n=2, dim=0)
+    assert (module.bias_mask == 0).sum() == 1
