@@ -9,6 +9,8 @@ from pathlib import Path
 
 from masklib import __version__
 
+EXTRAS = ("matplotlib", "rich", "sklearn")
+
 
 def _number(kind: type, low: float, high: float) -> Callable[[str], float]:
     """A parser of numbers in a range, which says the range."""
@@ -57,13 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands behind `masklib`; the process's own if None.
 
     Returns:
-        0 if all went well, 1 if something is missing, with one sentence that says what to install.
+        0 if all went well, 1 if an extra is missing or the picture cannot be written, with one sentence that says so.
     """
     options = _parser().parse_args(arguments)
     try:
         from .demo import run
     except ModuleNotFoundError as error:
-        print(f"masklib demo needs {error.name}. Install it with: pip install 'masklib[demo]'", file=sys.stderr)
-        return 1
+        if (error.name or "").split(".")[0] not in EXTRAS:
+            raise
+        return _failed(f"masklib demo needs {error.name}. Install it with: pip install 'masklib[demo]'")
+    try:
+        _writable(options.out)
+    except OSError as error:
+        return _failed(f"masklib demo cannot write `--out` {options.out}: {error.strerror}. Pass another path.")
     run(options.seed, options.out, options.rounds, options.sparsity, options.quick)
     return 0
+
+
+def _writable(path: Path) -> None:
+    """Raise OSError now, not after the training, if a file cannot be written; leave no empty one behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("ab"):
+        pass
+    if new:
+        path.unlink()
+
+
+def _failed(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 1

@@ -7,13 +7,13 @@ Global magnitude pruning on a cubic schedule; masks are kept while fine-tuning b
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -65,11 +65,23 @@ def run(seed: int, out: Path, rounds: int, sparsity: float, quick: bool) -> list
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeElapsedColumn()
     with Progress(*bar, console=console) as progress:
         task = progress.add_task("training", total=dense_epochs + rounds * epochs)
-        results = list(prune(data, seed, rounds, sparsity, dense_epochs, epochs, progress, task))
+        with one_thread():
+            results = list(prune(data, seed, rounds, sparsity, dense_epochs, epochs, progress, task))
     console.print(table(results))
     picture(results, out)
     console.print(f"Picture: {out}")
     return results
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Batches this small gain nothing from a second thread, wait for it when a core is busy, and round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def digits(seed: int) -> Data:
@@ -152,8 +164,7 @@ def table(results: list[Round]) -> Table:
 
 def picture(results: list[Round], out: Path) -> None:
     """Accuracy against sparsity, above the masks of one layer across the rounds."""
-    matplotlib.use("Agg")
-    figure = plt.figure(figsize=(11, 6.5), layout="constrained")
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
     curve, strip = cast(Any, figure.subfigures(2, 1, height_ratios=(3, 2)))
     axes = curve.subplots()
     axes.plot([100 * r.sparsity for r in results], [100 * r.accuracy for r in results], "o-", color="#20639b")
@@ -176,4 +187,3 @@ def picture(results: list[Round], out: Path) -> None:
         "Who is alive in the second convolution: 32 filters across, their 16 x 3 x 3 weights down", fontsize=10
     )
     figure.savefig(out, dpi=130)
-    plt.close(figure)

@@ -6,6 +6,7 @@ import builtins
 import sys
 
 import pytest
+import torch
 from masklib.adapters import cli, demo
 from matplotlib.image import imread
 
@@ -62,6 +63,49 @@ def test_a_missing_extra_is_one_clear_sentence(monkeypatch, capsys):
     monkeypatch.setattr(builtins, "__import__", without_rich)
     assert cli.main(["demo"]) == 1
     assert capsys.readouterr().err == "masklib demo needs rich. Install it with: pip install 'masklib[demo]'\n"
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch):
+    real = builtins.__import__
+
+    def broken(name, *args, **kwargs):
+        if name.startswith("rich"):
+            raise ModuleNotFoundError("No module named 'masklib.nothing'", name="masklib.nothing")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "masklib.adapters.demo")
+    monkeypatch.delattr("masklib.adapters.demo")
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(ModuleNotFoundError, match=r"masklib\.nothing"):
+        cli.main(["demo"])
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "run", lambda *args: pytest.fail("trained"))
+    (tmp_path / "folder.png").mkdir()
+    assert cli.main(["demo", "--out", str(tmp_path / "folder.png")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("masklib demo cannot write `--out`")
+    assert "Is a directory" in error
+
+
+def test_looking_whether_it_can_write_changes_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "run", lambda *args: None)
+    old, new = tmp_path / "old.png", tmp_path / "new" / "new.png"
+    old.write_bytes(b"a picture")
+    assert [cli.main(["demo", "--out", str(path)]) for path in (old, new)] == [0, 0]
+    assert old.read_bytes() == b"a picture"
+    assert not new.exists()
+
+
+def test_the_demo_leaves_the_number_of_threads(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        demo.run(0, tmp_path / "demo.png", 1, 0.5, quick=True)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_version(capsys):
