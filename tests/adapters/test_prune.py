@@ -483,6 +483,9 @@ def test_scripting_fusion_and_quantisation_work_or_say_what_to_do(model):
     prune.l1_unstructured(conv, "weight", 5)
     with pytest.raises(AttributeError, match="remove"):
         torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    assert type(quantized[0]) is not nn.Linear
+    torch.testing.assert_close(quantized(x), model(x), atol=0.1, rtol=0.1)
     fused = torch.nn.utils.fusion.fuse_conv_bn_eval(prune.bake(conv), norm)
     torch.testing.assert_close(fused(torch.ones(1, 2, 5, 5)), norm(conv(torch.ones(1, 2, 5, 5))))
 
@@ -510,6 +513,11 @@ def test_distributed_data_parallel(model, tmp_path):
         parallel = nn.parallel.DistributedDataParallel(model)
         parallel(torch.randn(4, 6)).sum().backward()
         assert model[0].weight_orig.grad[model[0].weight_mask == 0].abs().sum() == 0
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        sharded = nn.Linear(4, 4)
+        sharded.weight = nn.Parameter(torch.distributed.tensor.distribute_tensor(sharded.weight.detach(), mesh))
+        with pytest.raises(TypeError, match="DTensor"):
+            prune.l1_unstructured(sharded, "weight", 2)
     finally:
         torch.distributed.destroy_process_group()
 
