@@ -65,6 +65,11 @@ def number_to_prune(amount: Any, size: int) -> int:
     return number
 
 
+def noise_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What noise is drawn in: the dtype itself if it is real and fine enough that noise hardly ties, else float32."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
 def validate_channels(t: Tensor, dim: int) -> None:
     _validate_structured_pruning(t)
     _validate_pruning_dim(t, dim)

@@ -45,10 +45,14 @@ class EffectiveTensor:
         del module.__dict__[self.name]
 
 
-def _register_parameter(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-    """What assigning a Parameter ends in: refused for a pruned name, else that of `nn.Module`."""
-    refuse(module, name, "assign")
-    nn.Module.register_parameter(module, name, param)
+def _guarded(owner: type) -> Any:
+    """What assigning a Parameter ends in: refused for a pruned name, else as before."""
+
+    def register_parameter(self: Any, name: str, param: nn.Parameter | None) -> None:
+        refuse(self, name, "assign")
+        super(owner, self).register_parameter(name, param)  # type: ignore[misc]
+
+    return register_parameter
 
 
 def refuse(module: nn.Module, name: str, action: str) -> None:
@@ -68,6 +72,8 @@ class FlatWeights:
             raise AttributeError(f"type object {owner.__name__!r} has no attribute '_flat_weights'")
         if module.__dict__.get(MARK):
             return [getattr(module, name, None) for name in module.__dict__["_flat_weights_names"]]
+        if "_flat_weights" not in module.__dict__:
+            return module.__getattr__("_flat_weights")
         return module.__dict__["_flat_weights"]
 
     def __set__(self, module: nn.Module, value: Any) -> None:
@@ -77,6 +83,12 @@ class FlatWeights:
 
 def no_update() -> None:
     """What `_update_flat_weights` does while the flat weights are read afresh."""
+
+
+def plain(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The module's own parameters, by the name they have when they are not pruned."""
+    pruned = {f"{name}_orig": name for name in module.__dict__.get(MARK, ())}
+    return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
 
 
 def owner_of(module: nn.Module) -> type:
@@ -90,7 +102,7 @@ def install(owner: type, name: str) -> None:
     if name not in vars(owner):
         setattr(owner, name, EffectiveTensor(name))
     if "register_parameter" not in vars(owner):
-        owner.register_parameter = _register_parameter  # type: ignore[attr-defined]
+        owner.register_parameter = _guarded(owner)  # type: ignore[attr-defined]
     if issubclass(owner, nn.RNNBase) and "_flat_weights" not in vars(owner):
         owner._flat_weights = FlatWeights()  # type: ignore[assignment]
 
@@ -102,6 +114,7 @@ def mark(module: nn.Module, name: str, hook: Any) -> None:
     module.__dict__.setdefault(MARK, {})[name] = hook
     if isinstance(module, nn.RNNBase):
         module.__dict__["_update_flat_weights"] = no_update
+        module.__dict__.pop("_flat_weights", None)
 
 
 def unmark(module: nn.Module, name: str) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import _site
-from ._methods import BasePruningMethod, CustomFromMask, Identity, L1Unstructured, LnStructured, PruningContainer
+from ._base import BasePruningMethod, PruningContainer
+from ._methods import CustomFromMask, Identity, L1Unstructured, LnStructured
 from ._record import Record
 from ._sites import Site
 
@@ -44,7 +45,7 @@ def _commit(
     method._tensor_name = site.name
     old = hook_or_none(site)
     hook = method if old is None else _contained(old, method)
-    record = Record(orig) if old is None else old._record
+    record = Record(orig.shape) if old is None else old._record
     record.add(alive, kept, method if determined else None)
     hook._record = record
     if isinstance(method, CustomFromMask):

@@ -12,7 +12,8 @@ from masklib import l1_unstructured
 
 from . import _site
 from ._amounts import number_to_prune
-from ._methods import BasePruningMethod, L1Unstructured
+from ._base import BasePruningMethod
+from ._methods import L1Unstructured
 from ._sites import Site
 
 

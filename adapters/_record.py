@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,42 +11,67 @@ from torch import Tensor
 
 from masklib import custom_from_mask
 
+LAST = 255  # the largest number of a step that a uint8 holds
+
 
 class Record:
-    """At which step each weight died (0 = alive), and which steps the weights alone determine.
+    """At which step each weight died, and which steps the weights alone determine.
 
     Attributes:
-        died: uint8 of the weight's shape on the CPU; int16 from the 256th step on.
-        steps: for each step its method if the weights determine it, else None.
+        died: uint8 of the weight's shape on the CPU, the number of the step it died at; 0 = alive.
+        numbers: for each step its number in `died`; once there are more than 255, neighbours come to share one.
+        methods: for each step its method if the weights determine it, else None.
     """
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, shape: torch.Size) -> None:
         with torch.inference_mode(False):
-            self.died = torch.zeros(like.shape, dtype=torch.uint8)
-        self.steps: tuple[Any, ...] = ()
+            self.died = torch.zeros(shape, dtype=torch.uint8)
+        self.numbers: tuple[int, ...] = ()
+        self.methods: tuple[Any, ...] = ()
 
+    @torch.inference_mode(False)
     def add(self, alive: Tensor | None, kept: Tensor, method: Any) -> None:
         """Write down one step, given as bool masks before and after it."""
-        self.steps += (method,)
-        if len(self.steps) == 256:
-            self.died = self.died.to(torch.int16)
-        gone = ~kept if alive is None else alive & ~kept
-        self.died[gone.cpu()] = len(self.steps)
+        if self.numbers and self.numbers[-1] == LAST:
+            self._share_numbers()
+        follows = alive is None or self._agrees(alive.cpu())
+        number = self.numbers[-1] + 1 if self.numbers else 1
+        self.numbers += (number,)
+        self.methods += (method if follows else None,)
+        self.died[(self.died == 0) & ~kept.cpu()] = number
 
-    def rewind(self, steps: int) -> None:
-        """Forget all but the first steps."""
-        self.died[self.died > steps] = 0
-        self.steps = self.steps[:steps]
+    def _agrees(self, alive: Tensor) -> bool:
+        """Whether nobody else changed the mask since the last step; what a loaded mask revived is forgotten."""
+        if (alive & (self.died != 0)).any():
+            self.died = torch.zeros_like(self.died)
+            self.methods = (None,) * len(self.methods)
+        return torch.equal(alive, self.died == 0)
+
+    def _share_numbers(self) -> None:
+        """Make room: steps 1 and 2 become 1, 3 and 4 become 2, …, each as the mask of what both removed."""
+        self.died = self.died // 2 + self.died % 2
+        self.numbers = tuple(number // 2 + number % 2 for number in self.numbers)
+        self.methods = (None,) * len(self.methods)
+
+    def snapshot(self) -> Callable[[], None]:
+        """What puts the record back to how it is now."""
+        state, last = dict(self.__dict__), max(self.numbers, default=0)
+
+        def put_back() -> None:
+            self.__dict__.update(state)
+            self.died[self.died > last] = 0
+
+        return put_back
 
     def survivors(self, step: int) -> Tensor:
-        """Who was alive after a step, counted from 1, as bool."""
-        return (self.died == 0) | (self.died > step)
+        """Who was alive after a step, as bool."""
+        return (self.died == 0) | (self.died > self.numbers[step])
 
     def history(self) -> tuple[Any, ...]:
         """The steps as the core's history: `fold(history, weight)` gives the mask."""
         return tuple(
-            partial(_removed, record=self, step=i) if method is None else partial(replay, method)
-            for i, method in enumerate(self.steps, 1)
+            partial(_removed, record=self, step=i) if method is None else method.step()
+            for i, method in enumerate(self.methods)
         )
 
 

@@ -5,8 +5,9 @@ Everything here touches the module, all or nothing; nothing here decides who die
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,6 +49,12 @@ def current_mask(module: nn.Module, name: str) -> Tensor | None:
     return getattr(module, f"{name}_mask") != 0 if is_marked(module, name) else None
 
 
+def alive_at(sites: Iterable[tuple[nn.Module, str]]) -> Tensor | None:
+    """Who is alive at every site of one parameter, as bool; None if none of them is pruned."""
+    masks = [mask for site in sites if (mask := current_mask(*site)) is not None]
+    return reduce(torch.logical_and, masks) if masks else None
+
+
 def effective(orig: Tensor, mask: Tensor) -> Tensor:
     """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient is zero where the mask is."""
     if orig.is_complex() or orig.itemsize == 1:
@@ -78,6 +85,11 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
             f"`importance_scores` must have the shape of {what}, {tuple(t.shape)}, "
             f"got {tuple(importance_scores.shape)}."
         )
+    if importance_scores.device != t.device:
+        raise ValueError(
+            f"`importance_scores` must be on the device of {what}, {t.device}, got {importance_scores.device}. "
+            f"Pass importance_scores.to({str(t.device)!r})."
+        )
     return importance_scores.detach()
 
 
@@ -88,8 +100,9 @@ def as_buffer(kept: Tensor, orig: Tensor) -> Tensor:
 
 
 @contextmanager
-def unchanged_on_error(modules: list[nn.Module]) -> Iterator[None]:
-    """Put the modules' tables and the random state back if anything fails."""
+def unchanged_on_error(modules: list[nn.Module], values: Tensor | None = None) -> Iterator[None]:
+    """Put the modules' tables, the random state, and the values of a parameter if given, back if anything fails."""
+    before = None if values is None else values.detach().clone()
     tables = [(m, {t: dict(m.__dict__[t]) for t in _TABLES}, dict(m.__dict__.get(MARK, {})), type(m)) for m in modules]
     hooks = [hook.snapshot() for _, _, marks, _ in tables for hook in marks.values()]
     devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
@@ -104,6 +117,8 @@ def unchanged_on_error(modules: list[nn.Module]) -> Iterator[None]:
             _put_back(module, saved, marks, kind)
         for put_back in hooks:
             put_back()
+        if values is not None and before is not None:
+            values.detach().copy_(before)
         raise
 
 
@@ -122,32 +137,30 @@ def _put_back(module: nn.Module, saved: dict[str, dict[str, Any]], marks: dict[s
     module.__class__ = kind
 
 
-def enter(module: nn.Module, name: str, hook: Any, mask: Tensor) -> None:
+def enter(module: nn.Module, name: str, hook: Any, mask: Tensor, key: Any) -> None:
     """Begin or update the pruned state: rename the parameter in its place, set the mask, put the hook at its key."""
     if is_marked(module, name):
         module._buffers[f"{name}_mask"] = mask
-        module._forward_pre_hooks[hook_key(module, name)] = hook
     else:
         _refuse_taken(module, name)
-        hook._owner = owner_of(module)
-        install(hook._owner, name)
+        install(owner_of(module), name)
         _rename(module, name, f"{name}_orig")
         module.register_buffer(f"{name}_mask", mask)
+    if key is None:
         module.register_forward_pre_hook(hook)
+    else:
+        module._forward_pre_hooks[key] = hook
+    hook._owner = owner_of(module)
     mark(module, name, hook)
 
 
 def leave(module: nn.Module, name: str) -> None:
     """End the pruned state: the parameter gets its name and place back."""
+    if f"{name}_orig" not in module._parameters:
+        raise ValueError(f"'{name}_orig' of {type(module).__name__} is no parameter any more. Remove what replaced it.")
     _rename(module, f"{name}_orig", name)
     del module._buffers[f"{name}_mask"]
     unmark(module, name)
-
-
-def hook_key(module: nn.Module, name: str) -> Any:
-    """The key of the hook that prunes a name."""
-    hook = module.__dict__[MARK][name]
-    return next(key for key, other in module._forward_pre_hooks.items() if other is hook)
 
 
 def _refuse_taken(module: nn.Module, name: str) -> None:

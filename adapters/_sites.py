@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from . import _site
-from ._attribute import MARK
+from ._attribute import MARK, plain
 from .weights import weights
 
 
@@ -24,19 +24,10 @@ def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]
     site = Site(module, name)
     if root is None:
         return [site]
-    param = _site.parameter(module, name)
-    return [site, *(other for other in _all_sites(root) if other != site and _site.parameter(*other) is param)]
-
-
-def _all_sites(root: nn.Module) -> list[Site]:
-    """Every parameter of every module, by the name it has when it is not pruned."""
-    return [Site(m, name) for m in root.modules() for name in _names(m)]
-
-
-def _names(module: nn.Module) -> list[str]:
-    pruned = list(module.__dict__.get(MARK, ()))
-    hidden = {f"{name}_orig" for name in pruned}
-    return pruned + [n for n, p in module._parameters.items() if p is not None and n not in hidden]
+    param, modules = _site.parameter(module, name), list(root.modules())
+    if not any(m is module for m in modules):
+        raise ValueError(f"`root` must contain {module}. Pass the whole model, or leave `root` out.")
+    return [site, *(Site(m, n) for m in modules for n, p in plain(m).items() if p is param and Site(m, n) != site)]
 
 
 def global_sites(parameters: Any, names: Any, root: nn.Module | None) -> list[list[Site]]:
@@ -69,6 +60,8 @@ def _pair(entry: Any) -> Site:
 
 
 def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Tensor], bool] | None) -> list[Site]:
+    if isinstance(names, str):
+        raise TypeError(f"`names` must hold names, got the string {names!r}. Pass [{names!r}].")
     if names is None:
         chosen: Iterable[str] = weights(module)
     elif callable(names):
@@ -81,7 +74,7 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
 def plain_names(module: nn.Module) -> dict[str, Tensor]:
     """Parameters by the dotted name they have when they are not pruned."""
     named = module.named_modules()
-    return {f"{prefix}.{n}" if prefix else n: _site.parameter(m, n) for prefix, m in named for n in _names(m)}
+    return {f"{prefix}.{n}" if prefix else n: p for prefix, m in named for n, p in plain(m).items()}
 
 
 def pruned_names(module: nn.Module) -> list[str]:

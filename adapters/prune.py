@@ -22,14 +22,14 @@ from ._amounts import _validate_pruning_amount as _validate_pruning_amount
 from ._amounts import _validate_pruning_amount_init as _validate_pruning_amount_init
 from ._amounts import _validate_pruning_dim as _validate_pruning_dim
 from ._amounts import _validate_structured_pruning as _validate_structured_pruning
+from ._base import BasePruningMethod as BasePruningMethod
+from ._base import PruningContainer as PruningContainer
 from ._commit import hooks, prune_sites
 from ._global import global_masks, global_method, global_scores
-from ._methods import BasePruningMethod as BasePruningMethod
 from ._methods import CustomFromMask as CustomFromMask
 from ._methods import Identity as Identity
 from ._methods import L1Unstructured as L1Unstructured
 from ._methods import LnStructured as LnStructured
-from ._methods import PruningContainer as PruningContainer
 from ._methods import RandomStructured as RandomStructured
 from ._methods import RandomUnstructured as RandomUnstructured
 from ._sites import Site, dotted, global_sites, pruned_names, sites_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._attribute import MARK
+from ._attribute import plain
 
 _KINDS = (
     nn.Linear,
@@ -49,6 +49,4 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _matrices(module: nn.Module) -> dict[str, Tensor]:
     """The module's own parameters of two dims and more, by plain name."""
-    pruned = {f"{name}_orig": name for name in module.__dict__.get(MARK, ())}
-    own = ((pruned.get(n, n), p) for n, p in module._parameters.items() if p is not None)
-    return {n: p for n, p in own if p.dim() > 1 and "bias" not in n.split("_")}
+    return {n: p for n, p in plain(module).items() if p.dim() > 1 and "bias" not in n.split("_")}

@@ -8,12 +8,12 @@ import inspect
 import pkgutil
 from functools import partial
 
-import masklib.adapters
-import masklib.adapters.prune
 import pytest
 import torch
 
 import masklib
+import masklib.adapters
+import masklib.adapters.prune
 
 MODULES = [
     f"{package.__name__}.{info.name}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import masklib.adapters.prune as ours
 import pytest
 import torch
 import torch.nn.utils.prune as theirs
-from masklib.adapters.checkpoint import load_pruned, to_dense, to_pruned
 from torch import nn
+
+import masklib.adapters.prune as ours
+from masklib.adapters.checkpoint import load_pruned, to_dense, to_pruned
 
 
 def net():

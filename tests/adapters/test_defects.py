@@ -7,13 +7,14 @@ import pickle
 import re
 from pathlib import Path
 
-import masklib.adapters.prune as ours
 import pytest
 import torch
 import torch.nn.functional as F
 import torch.nn.utils.prune as theirs
 from torch import nn
 from torch.func import functional_call, vmap
+
+import masklib.adapters.prune as ours
 
 CHECKS = []
 

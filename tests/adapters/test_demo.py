@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
-from masklib.adapters import cli, demo
 from matplotlib.image import imread
 
 from masklib import __version__
+from masklib.adapters import cli, demo
 
 
 def test_the_demo_prunes_and_draws(tmp_path, capsys):

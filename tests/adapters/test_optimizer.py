@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import masklib.adapters.prune as prune
 import pytest
 import torch
-from masklib.adapters.optimizer import keep_zero
 from torch import nn
+
+import masklib.adapters.prune as prune
+from masklib.adapters.optimizer import keep_zero
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from functools import partial
 
-import masklib.adapters.prune as drop_in
 import pytest
 import torch
-from masklib.adapters import parametrize
 from torch import nn
 
 import masklib as ml
+import masklib.adapters.prune as drop_in
+from masklib.adapters import parametrize
 
 HALF = partial(ml.l1_unstructured, amount=0.5)
 

@@ -10,12 +10,13 @@ import itertools
 from types import ModuleType
 from typing import Any
 
-import masklib.adapters.prune as ours
 import pytest
 import torch
 import torch.nn.utils.prune as theirs
 from parity import check
 from parity_calls import FUNCTIONS, KINDS
+
+import masklib.adapters.prune as ours
 
 SEEDS = range(10)
 

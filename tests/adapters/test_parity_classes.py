@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-import masklib.adapters.prune as ours
 import pytest
 import torch
 import torch.nn.utils.prune as theirs
 from parity import described, differences, observe, same
 from torch import nn
+
+import masklib.adapters.prune as ours
 
 METHODS = {
     "Identity": lambda p: p.Identity(),

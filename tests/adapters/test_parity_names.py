@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from fractions import Fraction
 
-import masklib.adapters.prune as ours
 import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as theirs
 from torch import nn
+
+import masklib.adapters.prune as ours
 
 inf = float("inf")
 NAMES = [n for n, v in vars(theirs).items() if getattr(v, "__module__", None) == theirs.__name__]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 
-import masklib.adapters.prune
 import pytest
 import torch
 import torch.nn.utils.prune
 from torch import nn
+
+import masklib.adapters.prune
 
 CASES = [
     pytest.param(make, name, id=f"{kind} {name}")

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import masklib.adapters.prune as ours
 import torch
 import torch.nn.utils.prune as theirs
-from masklib.adapters import parametrize
 from torch import nn
 
 import masklib
+import masklib.adapters.prune as ours
+from masklib.adapters import parametrize
 
 ROUNDS = 400
 
