@@ -45,12 +45,12 @@ class EffectiveTensor:
         del module.__dict__[self.name]
 
 
-def _guarded(owner: type) -> Any:
+def _guarded(owner: Any) -> Any:
     """What assigning a Parameter ends in: refused for a pruned name, else as before."""
 
     def register_parameter(self: Any, name: str, param: nn.Parameter | None) -> None:
         refuse(self, name, "assign")
-        super(owner, self).register_parameter(name, param)  # type: ignore[misc]
+        super(owner, self).register_parameter(name, param)
 
     return register_parameter
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _site
 from ._base import BasePruningMethod, PruningContainer
-from ._methods import CustomFromMask, Identity, L1Unstructured, LnStructured
+from ._methods import DETERMINED, METHODS, CustomFromMask
 from ._record import Record
 from ._sites import Site
 
@@ -20,61 +20,58 @@ def prune_sites(
 ) -> BasePruningMethod:
     """Prune one parameter at all of its sites; the first one's hook is returned."""
     with _site.unchanged_on_error([site.module for site in sites]):
-        first = sites[0]
-        hook_or_none(first)
-        orig, alive = _site.parameter(*first), _site.current_mask(*first)
-        method = make()
-        determined = importance_scores is None and type(method) in (Identity, L1Unstructured, LnStructured)
-        now = orig.detach() if alive is None else torch.where(alive, orig.detach(), 0)
-        scores = _site.scores_for(now, importance_scores, f"parameter {first.name} of {first.module}")
-        kept = _site.checked_mask(_mask_of(method, scores, orig, alive), orig, alive, repr(first.name))
-        hooks = [_commit(site, make() if i else method, orig, alive, kept, determined) for i, site in enumerate(sites)]
+        keys = [_hook_key(site) for site in sites]
+        orig, alive = _site.parameter(*sites[0]), _site.alive_at(sites)
+        methods = [make() for _ in sites]
+        what = f"parameter {sites[0].name!r} of {type(sites[0].module).__name__}"
+        scores = _site.scores_for(_site.now(orig, alive), importance_scores, what)
+        kept = _site.checked_mask(_mask_of(methods[0], scores, orig, alive), orig, alive, repr(sites[0].name))
+        determined = importance_scores is None and type(methods[0]) in DETERMINED
+        hooks = [_commit(*entry, orig, alive, kept, determined) for entry in zip(sites, keys, methods)]
     return hooks[0]
 
 
 def _mask_of(method: BasePruningMethod, scores: Tensor, orig: Tensor, alive: Tensor | None) -> Any:
-    """The first call sees the whole tensor, later ones what is alive."""
+    """The first call sees the whole tensor, later ones what is alive; methods that are not ours get a copy."""
+    scores = scores if type(method) in METHODS else scores.clone()
     if alive is None:
         return method.compute_mask(scores, default_mask=torch.ones_like(orig.detach()))
     return method.on_living(scores, alive.to(orig.dtype))
 
 
 def _commit(
-    site: Site, method: BasePruningMethod, orig: Tensor, alive: Tensor | None, kept: Tensor, determined: bool
+    site: Site,
+    key: Any,
+    method: BasePruningMethod,
+    orig: Tensor,
+    alive: Tensor | None,
+    kept: Tensor,
+    determined: bool,
 ) -> BasePruningMethod:
     method._tensor_name = site.name
-    old = hook_or_none(site)
-    hook = method if old is None else _contained(old, method)
-    record = Record(orig.shape) if old is None else old._record
-    record.add(alive, kept, method if determined else None)
-    hook._record = record
+    old = _site.hook_of(*site)
+    hook = method if old is None else old if isinstance(old, PruningContainer) else PruningContainer(old, method)
+    hook._record = Record(orig.shape) if old is None else old._record
+    hook._record.add(alive, kept, method if determined else None)
     if isinstance(method, CustomFromMask):
-        method._recorded(record)
-    _site.enter(site.module, site.name, hook, _site.as_buffer(kept, orig))
+        method._recorded(hook._record)
+    _site.enter(*site, hook, _site.as_buffer(kept, orig), key)
     if isinstance(old, PruningContainer):
         old.add_pruning_method(method)
     return hook
 
 
-def _contained(old: BasePruningMethod, method: BasePruningMethod) -> PruningContainer:
-    """The container of an old hook: itself if it is one (the method is added last of all), else a new one."""
-    if isinstance(old, PruningContainer):
-        return old
-    container = PruningContainer(old, method)
-    container._owner = old._owner  # type: ignore[attr-defined]
-    return container
-
-
-def hooks(site: Site) -> list[tuple[Any, BasePruningMethod]]:
+def hooks(site: Site) -> dict[Any, BasePruningMethod]:
+    """The forward pre-hooks that act on a site, by key."""
     entries = site.module._forward_pre_hooks.items()
-    return [(k, h) for k, h in entries if isinstance(h, BasePruningMethod) and h._tensor_name == site.name]
+    return {k: h for k, h in entries if isinstance(h, BasePruningMethod) and h._tensor_name == site.name}
 
 
-def hook_or_none(site: Site) -> BasePruningMethod | None:
+def _hook_key(site: Site) -> Any:
     found = hooks(site)
     if len(found) > 1:
         raise AssertionError(
             f"Avoid adding multiple pruning hooks to the same tensor {site.name} of module {site.module}. "
             "Use a PruningContainer."
         )
-    return found[0][1] if found else None
+    return next(iter(found), None)

@@ -40,16 +40,17 @@ def global_scores(groups: list[list[Site]], importance_scores: Any) -> list[Tens
 
 
 def _group_scores(group: list[Site], given: Mapping[Any, Tensor]) -> Tensor:
-    orig, alive = _site.parameter(*group[0]), _site.current_mask(*group[0])
-    now = orig.detach() if alive is None else torch.where(alive, orig.detach(), 0)
-    scores = [given[tuple(site)] for site in group if tuple(site) in given]
-    return _site.scores_for(now, scores[0] if scores else None, f"parameter {group[0].name} of {group[0].module}")
+    orig, what = _site.parameter(*group[0]), f"parameter {group[0].name!r} of {type(group[0].module).__name__}"
+    scores = [given[site] for site in group if site in given]
+    if any(s is not scores[0] for s in scores):
+        raise ValueError(f"`importance_scores` has several scores for the tied {what}. Pass one of them.")
+    return _site.scores_for(_site.now(orig, _site.alive_at(group)), scores[0] if scores else None, what)
 
 
 def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Tensor]) -> list[Tensor]:
     """The mask of each parameter when all compete; magnitudes straight by the core, without concatenation."""
     _one_device(scores)
-    alive = [_alive(group[0]) for group in groups]
+    alive = [_alive(group) for group in groups]
     if type(method) is L1Unstructured:
         number = number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
         names = [f"{i:09}" for i in range(len(groups))]
@@ -60,9 +61,9 @@ def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: li
     return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
 
 
-def _alive(site: Site) -> Tensor:
-    mask = _site.current_mask(*site)
-    return torch.ones_like(_site.parameter(*site), dtype=torch.bool) if mask is None else mask
+def _alive(group: list[Site]) -> Tensor:
+    alive = _site.alive_at(group)
+    return torch.ones_like(_site.parameter(*group[0]), dtype=torch.bool) if alive is None else alive
 
 
 def _one_device(scores: list[Tensor]) -> None:

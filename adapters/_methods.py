@@ -37,7 +37,7 @@ class Identity(BasePruningMethod):
         """Return a copy of `default_mask`."""
         return default_mask.clone()
 
-    def step(self) -> Step:
+    def _step(self) -> Step:
         """The same as a step of the core."""
         return masklib.identity
 
@@ -94,7 +94,7 @@ class L1Unstructured(BasePruningMethod):
         number = number_to_prune(self.amount, t.nelement())
         return within(default_mask, masklib.l1_unstructured(t, amount=number), default_mask.dtype)
 
-    def step(self) -> Step:
+    def _step(self) -> Step:
         """The same as a step of the core."""
         plain = type(self.amount) in (int, float)
         return partial(masklib.l1_unstructured, amount=self.amount) if plain else partial(replay, self)
@@ -170,7 +170,7 @@ class LnStructured(BasePruningMethod):
         kept = compute_mask(_compute_norm(t, self.n, self.dim), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 
-    def step(self) -> Step:
+    def _step(self) -> Step:
         """The same as a step of the core."""
         return partial(replay, self)
 
@@ -205,7 +205,7 @@ class CustomFromMask(BasePruningMethod):
     @property
     def mask(self) -> Tensor:
         """The given mask; once it was applied, who was alive then, as bool."""
-        return self._record.survivors(self._step) if self._mask is None else self._mask
+        return self._record.survivors(self._index) if self._mask is None else self._mask
 
     @mask.setter
     def mask(self, mask: Tensor) -> None:
@@ -227,4 +227,8 @@ class CustomFromMask(BasePruningMethod):
         return super().apply(module, name, mask=mask, root=root)
 
     def _recorded(self, record: Record) -> None:
-        self._record, self._step, self._mask = record, len(record.numbers) - 1, None
+        self._record, self._index, self._mask = record, len(record.numbers) - 1, None
+
+
+DETERMINED = (Identity, L1Unstructured, LnStructured)  # by the weights alone
+METHODS = (*DETERMINED, RandomUnstructured, RandomStructured, CustomFromMask)

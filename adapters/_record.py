@@ -70,7 +70,7 @@ class Record:
     def history(self) -> tuple[Any, ...]:
         """The steps as the core's history: `fold(history, weight)` gives the mask."""
         return tuple(
-            partial(_removed, record=self, step=i) if method is None else method.step()
+            partial(_removed, record=self, step=i) if method is None else method._step()
             for i, method in enumerate(self.methods)
         )
 

@@ -55,6 +55,16 @@ def alive_at(sites: Iterable[tuple[nn.Module, str]]) -> Tensor | None:
     return reduce(torch.logical_and, masks) if masks else None
 
 
+def hook_of(module: nn.Module, name: str) -> Any:
+    """What prunes the name now, if anything."""
+    return module.__dict__.get(MARK, {}).get(name)
+
+
+def now(orig: Tensor, alive: Tensor | None) -> Tensor:
+    """The values to rank: the parameter under its mask."""
+    return orig.detach() if alive is None else torch.where(alive, orig.detach(), 0)
+
+
 def effective(orig: Tensor, mask: Tensor) -> Tensor:
     """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient is zero where the mask is."""
     if orig.is_complex() or orig.itemsize == 1:

@@ -26,6 +26,7 @@ from ._base import BasePruningMethod as BasePruningMethod
 from ._base import PruningContainer as PruningContainer
 from ._commit import hooks, prune_sites
 from ._global import global_masks, global_method, global_scores
+from ._methods import METHODS
 from ._methods import CustomFromMask as CustomFromMask
 from ._methods import Identity as Identity
 from ._methods import L1Unstructured as L1Unstructured
@@ -249,10 +250,11 @@ def remove(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn
     >>> list(dict(m.named_parameters())), int((m.weight == 0).sum())
     (['weight', 'bias'], 2)
     """
-    for site in _pruned_sites(module, name, root, "removed"):
-        ((key, hook),) = hooks(site)
-        hook.remove(site.module)
-        del site.module._forward_pre_hooks[key]
+    sites = _pruned_sites(module, name, root, "removed")
+    with _site.unchanged_on_error([site.module for site in sites], _site.parameter(module, name)):
+        for site in sites:
+            _site.hook_of(*site).remove(site.module)
+            _drop_hook(site)
     return module
 
 
@@ -275,10 +277,11 @@ def undo(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.M
     >>> torch.equal(undo(l1_unstructured(m, "weight", amount=2), "weight").weight, before)
     True
     """
-    for site in _pruned_sites(module, name, root, "undone"):
-        ((key, _),) = hooks(site)
-        _site.leave(site.module, name=site.name)
-        del site.module._forward_pre_hooks[key]
+    sites = _pruned_sites(module, name, root, "undone")
+    with _site.unchanged_on_error([site.module for site in sites]):
+        for site in sites:
+            _site.leave(*site)
+            _drop_hook(site)
     return module
 
 
@@ -318,11 +321,15 @@ def is_pruned(module: nn.Module) -> bool:
 
 
 def _pruned_sites(module: nn.Module, name: str, root: nn.Module | None, action: str) -> list[Site]:
-    if not hooks(Site(module, name)):
+    if not _site.is_marked(module, name):
         raise ValueError(f"Parameter {name!r} of module {module} has to be pruned before pruning can be {action}")
-    return sites_of(module, name, root)
+    return [site for site in sites_of(module, name, root) if _site.is_marked(*site)]
 
 
-_METHODS = (Identity, RandomUnstructured, L1Unstructured, RandomStructured, LnStructured, CustomFromMask)
-for _class in (BasePruningMethod, PruningContainer, *_METHODS):
+def _drop_hook(site: Site) -> None:
+    for key in hooks(site):
+        del site.module._forward_pre_hooks[key]
+
+
+for _class in (BasePruningMethod, PruningContainer, *METHODS):
     _class.__module__ = __name__  # where pickles and documentation look for them
