@@ -84,4 +84,4 @@ def along(kept: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def within(default_mask: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """`default_mask` where kept, in a dtype."""
-    return default_mask.to(dtype) * kept
+    return torch.where(kept, default_mask.to(dtype), 0)
