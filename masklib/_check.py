@@ -167,6 +167,8 @@ def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
 
 
 def _number(argument: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):  # what a numpy number is while it is traced
+        value = torch.as_tensor(value)
     if isinstance(value, Tensor):
         return _tensor_number(argument, value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -260,11 +262,11 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
     return dim % tensor.dim()
 
 
-def divides(length: int, size: int, what: str, where: str) -> None:
+def divides(length: int, size: int, what: str, dim: int, where: str) -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:
         raise ValueError(
-            f"{what} must divide the size {size} of {where}, got {length}. Pad the scores or choose another."
+            f"{what} must divide the size {size} of dim {dim} of {where}, got {length}. Pad the scores or choose another."
         )
 
 

@@ -141,7 +141,7 @@ def lowest(
     masks = [_empty_mask(s) for s in scores]
     pool = pool_of(scores, alive, masks, by_magnitude)
     live = pool.elements if all(a is None for a in alive) else count_alive(pool)
-    die = dying(counting, number.numpy()[()], np.int64(live), np.int64(pool.elements), names)
+    die = dying(counting, number.numpy(force=True)[()], np.int64(live), np.int64(pool.elements), names)
     try:
         kill_lowest(pool, int(die), live)
     except HasNaN:
@@ -199,7 +199,7 @@ def lowest_in_rows(
     pools, items = scores.shape
     mask = _empty_mask(scores)
     live = np.array(items) if alive is None else count_alive_in_rows(alive)
-    die = dying(counting, number.numpy(), live, np.array(items), [name])
+    die = dying(counting, number.numpy(force=True), live, np.array(items), [name])
     die = np.broadcast_to(die.astype(np.int64), pools)
     try:
         kill_lowest_in_rows(scores, alive, die, mask, by_magnitude)
@@ -244,7 +244,7 @@ def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: boo
     totals = torch.cat([_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)])
     if mean:
         totals /= live.clamp(min=1).double() ** (1 if p is None else 1 / p)
-    if totals.isnan().any():
+    if totals.isnan().any() or p == 0:  # the 0-norm counts NaN as any other number
         _check.no_nan([scores], [alive], [name])
         _check.opposite_infinities(totals, name)
     return totals.masked_fill(live == 0, 0), live > 0

@@ -80,7 +80,7 @@ class Windows(NamedTuple):
     def matrix(self, tensor: Tensor, where: str) -> Tensor:
         """Fold into (pools, of)."""
         dim = _check.dimension(self.dim, tensor, where)
-        _check.divides(self.of, tensor.shape[dim], "`of`", f"dim {self.dim} of {where}")
+        _check.divides(self.of, tensor.shape[dim], "`of`", self.dim, where)
         return tensor.movedim(dim, -1).reshape(tensor.numel() // self.of, self.of)
 
     def restore(self, matrix: Tensor, shape: torch.Size) -> Tensor:
@@ -139,7 +139,7 @@ class Blocks(NamedTuple):
         lead = len(shape) - len(self.shape)
         grid = list(shape[:lead])
         for dim, (size, length) in enumerate(zip(shape[lead:], self.shape)):
-            _check.divides(length, size, f"`shape[{dim}]`", f"dim {lead + dim} of {where}")
+            _check.divides(length, size, f"`shape[{dim}]`", lead + dim, where)
             grid += [size // length, length]
         return grid
 

@@ -52,6 +52,7 @@ BAD = [
     (ValueError, "3 NaN in scores.", lambda: ml.compute_mask(torch.full((3,), float("nan")), amount=1)),
     (ValueError, "6 NaN in scores of 'b'", lambda: ml.l1_unstructured({"a": S, "b": S * float("nan")}, amount=1)),
     (ValueError, "NaN in scores of 'b'", lambda: ml.ln_structured({"a": S, "b": S * float("nan")}, n=2, dim=0, keep=1)),
+    (ValueError, "NaN in scores", lambda: ml.compute_mask(S * float("nan"), keep=0, groups=ml.channels(0, p=0))),
     (ValueError, "NaN in scores", lambda: ml.n_of_m(S * float("nan"), keep=1, of=3)),
     (
         ValueError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from registry import CASES, METHODS, bind
@@ -100,6 +101,29 @@ def test_python_numbers_are_constants_of_the_graph():
     f = compiled(lambda s, a: ml.l1_unstructured(s, amount=a))
     for amount in (0.2, 0.5, 3, 4):
         assert torch.equal(f(S, amount), ml.l1_unstructured(S, amount=amount))
+
+
+@pytest.mark.parametrize("number", [{"amount": np.float64(0.3)}, {"sparsity": np.float32(0.5)}, {"keep": np.int64(7)}])
+def test_numpy_numbers_are_constants_of_the_graph(number):
+    f = partial(ml.l1_unstructured, **number)
+    assert torch.equal(compiled(f)(S), f(S))
+    argument, value = next(iter(number.items()))
+    traced = compiled(lambda s: ml.l1_unstructured(s, **{argument: type(value)(value)}))
+    assert torch.equal(traced(S), f(S))
+
+
+def test_one_graph_serves_all_shapes():
+    for groups in (ml.elements(), ml.rows(), ml.channels(0, p=2), ml.blocks((2, 2)), ml.windows(2)):
+        torch._dynamo.reset()
+        f = torch.compile(
+            lambda s, groups=groups: ml.compute_mask(s, amount=0.5, groups=groups),
+            fullgraph=True,
+            backend="aot_eager",
+            dynamic=True,
+        )
+        for shape in ((4, 6), (6, 8), (2, 4)):
+            s = torch.randn(shape)
+            assert torch.equal(f(s), ml.compute_mask(s, amount=0.5, groups=groups))
 
 
 @pytest.mark.parametrize("value", [float("nan"), 5.0])
