@@ -265,9 +265,7 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
 def divides(length: int, size: int, what: str, dim: int, where: str) -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:
-        raise ValueError(
-            f"{what} must divide the size {size} of dim {dim} of {where}, got {length}. Pad the scores or choose another."
-        )
+        raise ValueError(f"{what} must divide the size {size} of dim {dim} of {where}, got {length}. Pad the scores.")
 
 
 def too_few_dims(groups: Any, tensor: Tensor, where: str) -> None:
