@@ -55,7 +55,10 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
     if n == "nuc" and t.dim() > 2:
         return torch.linalg.matrix_norm(slices.flatten(2), ord="nuc")
     flat = slices.flatten(1) if t.dim() > 1 else slices[:, None]
-    return torch.linalg.vector_norm(flat, 2 if n in ("fro", "nuc") else n, dim=1)
+    order = 2 if n in (None, "fro", "nuc") else n
+    if not isinstance(order, numbers.Real):
+        raise TypeError(f"`n` must be a number, inf, -inf, 'fro' or 'nuc', got {n!r}. For example n=2.")
+    return torch.linalg.vector_norm(flat, float(order), dim=1)
 
 
 def number_to_prune(amount: Any, size: int) -> int:
@@ -84,4 +87,5 @@ def along(kept: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def within(default_mask: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """`default_mask` where kept, in a dtype."""
-    return torch.where(kept, default_mask.to(dtype), 0)
+    mask = default_mask.to(dtype)
+    return torch.where(kept, mask, mask.new_zeros(()))

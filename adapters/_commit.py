@@ -10,7 +10,8 @@ from torch import Tensor
 
 from . import _site
 from ._base import BasePruningMethod, PruningContainer
-from ._methods import DETERMINED, METHODS, CustomFromMask
+from ._global import magnitude_masks
+from ._methods import DETERMINED, CustomFromMask, L1Unstructured, as_built
 from ._record import Record
 from ._sites import Site
 
@@ -24,16 +25,27 @@ def prune_sites(
         orig, alive = _site.parameter(*sites[0]), _site.alive_at(sites)
         methods = [make() for _ in sites]
         what = f"parameter {sites[0].name!r} of {type(sites[0].module).__name__}"
-        scores = _site.scores_for(_site.now(orig, alive), importance_scores, what)
-        kept = _site.checked_mask(_mask_of(methods[0], scores, orig, alive), orig, alive, repr(sites[0].name))
-        determined = importance_scores is None and type(methods[0]) in DETERMINED
+        _site.check_values(orig, what)
+        scores = _site.scores_for(orig, importance_scores, what) if importance_scores is not None else None
+        kept = _kept(methods[0], scores, orig, alive, what)
+        determined = importance_scores is None and isinstance(methods[0], DETERMINED) and as_built(methods[0])
         hooks = [_commit(*entry, orig, alive, kept, determined) for entry in zip(sites, keys, methods)]
     return hooks[0]
 
 
+def _kept(method: BasePruningMethod, scores: Tensor | None, orig: Tensor, alive: Tensor | None, what: str) -> Tensor:
+    """Who stays, as bool. Methods that are not ours get a copy, which they may write into."""
+    if isinstance(method, L1Unstructured) and as_built(method):
+        return magnitude_masks(method, [orig.detach() if scores is None else scores], [_site.or_all(alive, orig)])[0]
+    if isinstance(method, CustomFromMask) and as_built(method):
+        return _site.checked_mask(method.mask, orig, alive, what)
+    scores = _site.now(orig, alive) if scores is None else scores
+    mask = _mask_of(method, scores if as_built(method) else scores.clone(), orig, alive)
+    return _site.checked_mask(mask, orig, alive, what)
+
+
 def _mask_of(method: BasePruningMethod, scores: Tensor, orig: Tensor, alive: Tensor | None) -> Any:
-    """The first call sees the whole tensor, later ones what is alive; methods that are not ours get a copy."""
-    scores = scores if type(method) in METHODS else scores.clone()
+    """The first call sees the whole tensor, later ones what is alive."""
     if alive is None:
         return method.compute_mask(scores, default_mask=torch.ones_like(orig.detach()))
     return method.on_living(scores, alive.to(orig.dtype))

@@ -13,7 +13,7 @@ from masklib import l1_unstructured
 from . import _site
 from ._amounts import number_to_prune
 from ._base import BasePruningMethod
-from ._methods import L1Unstructured
+from ._methods import L1Unstructured, as_built
 from ._sites import Site
 
 
@@ -50,20 +50,24 @@ def _group_scores(group: list[Site], given: Mapping[Any, Tensor]) -> Tensor:
 def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Tensor]) -> list[Tensor]:
     """The mask of each parameter when all compete; magnitudes straight by the core, without concatenation."""
     _one_device(scores)
+    _site.check_values(scores[0], "the pool")
     alive = [_alive(group) for group in groups]
-    if type(method) is L1Unstructured:
-        number = number_to_prune(method.amount, sum(int(a.sum()) for a in alive))
-        names = [f"{i:09}" for i in range(len(groups))]
-        masks = l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=number)
-        return list(masks.values())
+    if isinstance(method, L1Unstructured) and as_built(method):
+        return magnitude_masks(method, scores, alive)
     flat = torch.cat([s.reshape(-1) for s in scores])
     mask = method.on_living(flat, torch.cat([a.reshape(-1) for a in alive]).to(flat.dtype))
     return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
 
 
+def magnitude_masks(method: L1Unstructured, scores: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
+    """The core's masks of one pool: it ranks under the masks, without copies."""
+    number = number_to_prune(method.amount, sum(int(a.count_nonzero()) for a in alive))
+    names = [f"{i:09}" for i in range(len(scores))]
+    return list(l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=number).values())
+
+
 def _alive(group: list[Site]) -> Tensor:
-    alive = _site.alive_at(group)
-    return torch.ones_like(_site.parameter(*group[0]), dtype=torch.bool) if alive is None else alive
+    return _site.or_all(_site.alive_at(group), _site.parameter(*group[0]))
 
 
 def _one_device(scores: list[Tensor]) -> None:

@@ -200,6 +200,8 @@ class CustomFromMask(BasePruningMethod):
     PRUNING_TYPE = "global"
 
     def __init__(self, mask: Tensor) -> None:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"`mask` must be a torch.Tensor, got {type(mask).__name__}. Pass torch.tensor(mask), say.")
         self.mask = mask
 
     @property
@@ -232,3 +234,9 @@ class CustomFromMask(BasePruningMethod):
 
 DETERMINED = (Identity, L1Unstructured, LnStructured)  # by the weights alone
 METHODS = (*DETERMINED, RandomUnstructured, RandomStructured, CustomFromMask)
+_AS_BUILT: dict[type, Any] = {kind: kind.compute_mask for kind in METHODS}
+
+
+def as_built(method: BasePruningMethod) -> bool:
+    """Whether a method is one of ours, and nobody has replaced what it computes."""
+    return _AS_BUILT.get(type(method)) is type(method).compute_mask

@@ -38,7 +38,7 @@ class Record:
         number = self.numbers[-1] + 1 if self.numbers else 1
         self.numbers += (number,)
         self.methods += (method if follows else None,)
-        self.died[(self.died == 0) & ~kept.cpu()] = number
+        self.died.masked_fill_((self.died == 0) & ~kept.cpu(), number)
 
     def _agrees(self, alive: Tensor) -> bool:
         """Whether nobody else changed the mask since the last step; what a loaded mask revived is forgotten."""
@@ -59,7 +59,7 @@ class Record:
 
         def put_back() -> None:
             self.__dict__.update(state)
-            self.died[self.died > last] = 0
+            self.died.masked_fill_(self.died > last, 0)
 
         return put_back
 

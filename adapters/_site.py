@@ -26,9 +26,11 @@ def parameter(module: nn.Module, name: str) -> nn.Parameter:
         return getattr(module, f"{name}_orig")
     value = getattr(module, name)
     if not isinstance(value, nn.Parameter) or name not in module._parameters:
+        own = [n for n, p in module._parameters.items() if p is not None]
+        hint = " Somebody else has pruned or normed it: undo that first." if f"{name}_orig" in own else ""
         raise TypeError(
             f"`name` must name a parameter of the module, but {name!r} of {type(module).__name__} is "
-            f"{type(value).__name__}. Its parameters: {[n for n, p in module._parameters.items() if p is not None]}."
+            f"{type(value).__name__}. Its parameters: {own}.{hint}"
         )
     if isinstance(value, nn.parameter.UninitializedParameter):
         raise ValueError(f"{name!r} of {type(module).__name__} is not initialized. Run a forward pass first.")
@@ -37,6 +39,12 @@ def parameter(module: nn.Module, name: str) -> nn.Parameter:
             f"{name!r} of {type(module).__name__} is a DTensor. Prune before sharding, on the whole tensor."
         )
     return value
+
+
+def check_values(param: Tensor, what: str) -> None:
+    """Refuse a parameter without values."""
+    if param.is_meta:
+        raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
 
 
 def is_marked(module: nn.Module, name: str) -> bool:
@@ -60,15 +68,20 @@ def hook_of(module: nn.Module, name: str) -> Any:
     return module.__dict__.get(MARK, {}).get(name)
 
 
+def or_all(alive: Tensor | None, orig: Tensor) -> Tensor:
+    """Who is alive, as bool: all of them if None."""
+    return torch.ones_like(orig, dtype=torch.bool) if alive is None else alive
+
+
 def now(orig: Tensor, alive: Tensor | None) -> Tensor:
     """The values to rank: the parameter under its mask."""
-    return orig.detach() if alive is None else torch.where(alive, orig.detach(), 0)
+    return orig.detach() if alive is None else torch.where(alive, orig.detach(), orig.new_zeros(()))
 
 
 def effective(orig: Tensor, mask: Tensor) -> Tensor:
     """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient is zero where the mask is."""
-    if orig.is_complex() or orig.itemsize == 1:
-        return torch.where(mask != 0, orig, 0)
+    if isinstance(orig, Tensor) and (orig.is_complex() or orig.itemsize == 1):  # torch.fx traces what is no Tensor
+        return torch.where(mask != 0, orig, orig.new_zeros(()))
     return torch.ops.aten.threshold_backward(orig, mask.to(orig.dtype), 0)
 
 

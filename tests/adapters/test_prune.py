@@ -38,7 +38,7 @@ def test_a_failure_anywhere_leaves_everything_as_it_was(apply, calls, where, mon
         raise RuntimeError("injected")
 
     if where == "compute":
-        monkeypatch.setattr(_site, "checked_mask", fail)
+        monkeypatch.setattr(_site, "as_buffer", fail)
     elif where == "mark":
         monkeypatch.setattr(_site, "mark", fail_once(fail, _site.mark))
     elif calls:

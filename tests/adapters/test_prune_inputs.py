@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+import torch.nn.utils.prune
 from prunings import hook_of
 from torch import nn
 
@@ -197,3 +200,73 @@ def test_recurrent_modules_keep_no_old_weights():
 
 def test_weights_of_a_recurrent_module_are_its_matrices():
     assert list(weights(nn.LSTM(3, 4, proj_size=2))) == ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"]
+
+
+# ---- tracing --------------------------------------------------------------------------------------------------------
+
+
+def test_fx_traces_a_module_whose_own_weight_is_pruned():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 4))
+
+        def forward(self, x):
+            return x @ self.weight.t()
+
+    module, x = prune.l1_unstructured(Own(), "weight", 6), torch.randn(2, 4)
+    traced = torch.fx.symbolic_trace(module)
+    assert torch.equal(traced(x), module(x))
+    with torch.no_grad():
+        module.weight_orig.mul_(2)
+    assert torch.equal(traced(x), module(x))
+
+
+def test_ensembles_of_pruned_modules():
+    modules = [prune.random_unstructured(nn.Linear(4, 4), "weight", 6) for _ in range(3)]
+    params, buffers = torch.func.stack_module_state(modules)
+    base, x = copy.deepcopy(modules[0]).to("meta"), torch.randn(2, 4)
+
+    def forward(p, b):
+        return torch.func.functional_call(base, (p, b), (x,))
+
+    outputs = torch.func.vmap(forward)(params, buffers)
+    torch.testing.assert_close(outputs, torch.stack([module(x) for module in modules]))
+
+
+def test_double_backward_and_forward_mode():
+    module = prune.l1_unstructured(nn.Linear(3, 3), "weight", 2)
+    params = dict(module.named_parameters())
+
+    def loss(p):
+        return torch.func.functional_call(module, p, torch.ones(1, 3)).square().sum()
+
+    dead = module.weight_mask == 0
+    hessian = torch.func.hessian(loss)(params)["weight_orig"]["weight_orig"]
+    assert not hessian[dead].any()
+    _, tangent = torch.func.jvp(loss, (params,), ({n: torch.ones_like(p) for n, p in params.items()},))
+    assert tangent.isfinite()
+
+
+# ---- what has no values, and what others did ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    {
+        "on the meta device": lambda m: prune.l1_unstructured(m.to("meta"), "weight", 1),
+        "`mask` must be a torch.Tensor, got list": lambda m: prune.custom_from_mask(m, "weight", [[1]]),
+        "`n` must be a number, inf, -inf, 'fro' or 'nuc', got 'l2'": lambda m: prune.ln_structured(
+            m, "weight", 1, n="l2", dim=0
+        ),
+        "Somebody else has pruned or normed it": lambda m: prune.l1_unstructured(
+            torch.nn.utils.prune.l1_unstructured(m, "weight", 2), "weight", 1
+        ),
+    }.items(),
+)
+def test_more_bad_calls_are_explained(message, call):
+    module = nn.Linear(3, 3)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call(module)
+    assert message in str(caught.value)
+    assert not prune.is_pruned(module)
