@@ -118,6 +118,15 @@ def rankable(scores: Mapping[str, Tensor], magnitude: bool, argument: str = "sco
         )
 
 
+def inexact(value: Any, argument: str) -> Mapping[str, Tensor]:
+    """Read floating or complex tensors by name."""
+    entries = tensors(value, argument)
+    for name, tensor in entries.items():
+        if tensor.dtype not in _REAL and not tensor.is_complex():
+            raise TypeError(f"{place(name, argument)} must be floating, got {tensor.dtype}. Pass {argument}.float().")
+    return entries
+
+
 def no_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> None:
     """Refuse NaN in live entries, naming each tensor and its count."""
     counts = {n: int(_nan(s, a).sum()) for n, s, a in zip(names, scores, alive) if is_inexact(s)}
@@ -152,6 +161,7 @@ def opposite_infinities(scores: Tensor, name: str) -> None:
 
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
+_MOST = 2**63 - 1
 _EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
 
 
@@ -178,8 +188,9 @@ def _number(argument: str, value: Any) -> Tensor:
         )
     fraction = isinstance(value, (float, np.floating))
     _kind(argument, fraction, value)
-    if not value >= 0 or (fraction and not value <= 1):
-        out_of_range(argument, value, "a fraction between 0 and 1" if fraction else "at least 0")
+    if not 0 <= value <= (1 if fraction else _MOST):
+        bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
+        out_of_range(argument, value, bound)
     return torch.tensor(value, dtype=torch.float64 if fraction else torch.int64)
 
 
@@ -255,9 +266,9 @@ def key(value: Any) -> Tensor:
 def dimension(dim: int, tensor: Tensor, where: str) -> int:
     """Count a dim from the front, refusing one that the tensor does not have."""
     if not -tensor.dim() <= dim < tensor.dim():
+        hint = "For example dim=-1." if tensor.dim() else "A 0-d tensor has none: use elements()."
         raise IndexError(
-            f"`dim` must be a dimension of {where}, which has shape {tuple(tensor.shape)}, got {dim}. "
-            "A 0-d tensor has none: use elements()."
+            f"`dim` must be a dimension of {where}, which has shape {tuple(tensor.shape)}, got {dim}. {hint}"
         )
     return dim % tensor.dim()
 
@@ -272,7 +283,7 @@ def too_few_dims(groups: Any, tensor: Tensor, where: str) -> None:
     """Raise for a tensor with fewer dims than a block."""
     raise ValueError(
         f"{groups!r} needs at least {len(groups.shape)} dims, got shape {tuple(tensor.shape)} for {where}. "
-        f"For example {type(groups).__name__.lower()}({groups.shape[-1:]})."
+        f"For example {'blocks(' + repr(groups.shape[-tensor.dim() :]) + ')' if tensor.dim() else 'elements()'}."
     )
 
 
@@ -282,11 +293,22 @@ def norm(p: Any, mean: Any) -> tuple[float | None, bool]:
         raise TypeError(f"`mean` must be a bool, got {mean!r}. For example channels(0, p=2, mean=True).")
     if p is None:
         return None, bool(mean)
-    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
-        raise TypeError(f"`p` must be a number, got {p!r}. For example channels(0, p=2).")
-    if p != p or (mean and p == 0):
-        raise ValueError(f"`p` must be a number (and not 0 with mean=True), got {p!r}. For example channels(0, p=2).")
-    return float(p), bool(mean)
+    number = order(p, "p")
+    if mean and number == 0:
+        raise ValueError(f"`p` must not be 0 with mean=True, got {p!r}. For example channels(0, p=2, mean=True).")
+    return number, bool(mean)
+
+
+def order(value: Any, argument: str) -> float:
+    """Read the order of a norm: any number, inf and -inf included."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(
+            f"`{argument}` must be a number (inf and -inf included), got {value!r}. "
+            f"For example {argument}=2, the Frobenius norm."
+        )
+    if value != value:
+        raise ValueError(f"`{argument}` must be a number, got {value!r}. For example {argument}=2.")
+    return float(value)
 
 
 def lengths(value: Any, argument: str = "shape") -> tuple[int, ...]:
@@ -334,15 +356,6 @@ def labels_like(value: Any, scores: Mapping[str, Tensor], argument: str) -> Mapp
     for name, label in entries.items():
         same_shape(label, scores[name], place(name, argument), place(name, "scores"))
     return entries
-
-
-def order(n: Any) -> Any:
-    """Refuse norms without a number, such as None, "fro" and "nuc"."""
-    if isinstance(n, (bool, str)) or n is None:
-        raise TypeError(
-            f"`n` must be a number (inf and -inf included), got {n!r}. For example n=2, the Frobenius norm."
-        )
-    return n
 
 
 def rankable_each(values: Mapping[str, Tensor], *, magnitude: bool = False, argument: str = "scores") -> None:

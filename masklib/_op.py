@@ -36,7 +36,11 @@ def example(arguments: Any, in_dims: Any, index: int) -> Any:
     """The arguments of one example of a batch: `select` wherever `in_dims` holds a number."""
     if isinstance(in_dims, (list, tuple)):
         return [example(a, d, index) for a, d in zip(arguments, in_dims)]
-    return arguments if in_dims is None else arguments.select(in_dims, index)
+    if in_dims is None:
+        return arguments
+    if arguments.shape[in_dims]:
+        return arguments.select(in_dims, index)
+    return arguments.new_zeros(arguments.movedim(in_dims, 0).shape[1:])  # of an empty batch, for its shapes
 
 
 def expanded(argument: Any, in_dim: int | None, size: int) -> Any:
@@ -50,8 +54,9 @@ def each_example(operator: Any) -> Callable[..., Any]:
     """The rule that is right for every operator: call it once an example and stack the results."""
 
     def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
-        results = [operator(*example(arguments, in_dims, i)) for i in range(info.batch_size)]
-        stacked = pytree.tree_map(lambda *examples: torch.stack(examples), *results)
+        size = info.batch_size
+        results = [operator(*example(arguments, in_dims, i)) for i in range(max(size, 1))]
+        stacked = pytree.tree_map(lambda *examples: torch.stack(examples)[:size], *results)
         return stacked, pytree.tree_map_only(Tensor, lambda _: 0, stacked)
 
     return rule

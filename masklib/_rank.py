@@ -283,22 +283,27 @@ def lowest_labelled(
         return []
     _check.no_nan(scores, alive, names)
     live = torch.cat([_live(s, a).reshape(-1) for s, a in zip(scores, alive)])
-    values = torch.cat([v.reshape(-1) for v in comparable(scores, False)]).masked_fill(~live, 0)
     ids, item = torch.cat([i.reshape(-1).long() for i in items]).unique(return_inverse=True)
-    totals = _totals(values, live, item, len(ids))
+    totals = _totals(scores, live, item, len(ids))
     _check.opposite_infinities(totals, "")
     item_alive = torch.zeros(len(ids), dtype=torch.bool, device=live.device).index_put((item[live],), live.new_ones(()))
     pool = _pool_of_items(pools, item, len(ids))
-    keep = _survivors_by_pool(totals, item_alive, pool, number, counting, names)
+    count = int(pool.max()) + 1 if pool.numel() else 0 if pools else 1
+    keep = _survivors_by_pool(totals, item_alive, pool, count, number, counting, names)
     parts = (live & keep[item]).split([s.numel() for s in scores])
     return [part.view(s.shape).clone() for part, s in zip(parts, scores)]
 
 
-def _totals(values: Tensor, live: Tensor, item: Tensor, count: int) -> Tensor:
-    """The sum of each item's live scores; single elements stand for themselves, in their own dtype."""
-    if count == item.numel():
-        return torch.empty_like(values).index_put((item,), values)
-    return values.new_zeros(count, dtype=torch.float64).index_add(0, item, values.double())
+def _totals(scores: Sequence[Tensor], live: Tensor, item: Tensor, count: int) -> Tensor:
+    """The sum of each item's live scores; single elements stand for themselves, in an order that is exact."""
+    single = count == item.numel()
+    parts = comparable(scores, False) if single else [s.double() for s in scores]
+    values = torch.cat([part.reshape(-1) for part in parts]).masked_fill(~live, 0)
+    return torch.empty_like(values).index_put((item,), values) if single else _sums(values, item, count)
+
+
+def _sums(values: Tensor, item: Tensor, count: int) -> Tensor:
+    return values.new_zeros(count).index_add(0, item, values)
 
 
 def _pool_of_items(pools: Sequence[Tensor], item: Tensor, count: int) -> Tensor:
@@ -311,10 +316,9 @@ def _pool_of_items(pools: Sequence[Tensor], item: Tensor, count: int) -> Tensor:
 
 
 def _survivors_by_pool(
-    totals: Tensor, alive: Tensor, pool: Tensor, number: Tensor, counting: str, names: Sequence[str]
+    totals: Tensor, alive: Tensor, pool: Tensor, count: int, number: Tensor, counting: str, names: Sequence[str]
 ) -> Tensor:
     """Like `survivors`, for pools of any lengths: order by pool, then the living, then score, then index."""
-    count = int(pool.max()) + 1 if pool.numel() else 0
     items = pool.bincount(minlength=count)
     die = dying(counting, number.to(items.device), pool[alive].bincount(minlength=count), items, names)
     order = totals.argsort(stable=True)

@@ -207,7 +207,7 @@ def ln_structured(
     Reference: Li et al., "Pruning Filters for Efficient ConvNets", 2017.
     """
     how_many = _check.how_many(amount, keep, sparsity)
-    return _select(scores, default_mask, how_many, _groups.channels(dim, p=_check.order(n)), by_magnitude=False)
+    return _select(scores, default_mask, how_many, _groups.channels(dim, p=_check.order(n, "n")), by_magnitude=False)
 
 
 def random_structured(

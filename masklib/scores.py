@@ -76,7 +76,7 @@ def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
         Scores of the same shapes, in the weights' dtype (real for complex).
 
     Raises:
-        TypeError: if a value is not a tensor.
+        TypeError: if a value is not a floating or complex tensor.
         ValueError: if shapes or names disagree.
 
     >>> scores.saliency(torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0]))
@@ -84,7 +84,7 @@ def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
 
     Reference: Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", 2019, equation 4.
     """
-    weights, gradients = _check.tensors(params, "params"), _check.tensors(grads, "grads")
+    weights, gradients = _check.inexact(params, "params"), _check.inexact(grads, "grads")
     _check.same_names(gradients, weights, "grads", "params")
     for name, grad in gradients.items():
         _check.same_shape(grad, weights[name], _check.place(name, "grads"), _check.place(name, "params"))

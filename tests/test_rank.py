@@ -152,3 +152,9 @@ def test_more_than_one_device_would_need_no_other_code():
     got = _rank._lowest_sorted([s[n] for n in names], [None, None], torch.tensor(11), "amount", names, True)
     expected = ml.l1_unstructured(s, amount=11)
     assert all(torch.equal(mask, expected[n]) for n, mask in zip(names, got))
+
+
+def test_sums_of_unsigned_64_bit_items():
+    s = torch.tensor([[1, 2], [2, 2], [1, 1]], dtype=torch.int64).to(torch.uint64)
+    for groups in (ml.labels(torch.tensor([[0, 0], [1, 1], [2, 2]])), ml.channels(0)):
+        assert ml.compute_mask(s, keep=1, groups=groups).tolist() == [[False] * 2, [True] * 2, [False] * 2]

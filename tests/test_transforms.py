@@ -256,3 +256,10 @@ def test_functional_call_end_to_end():
         )
 
     torch.testing.assert_close(vmap(at)(levels)[1], sparse)
+
+
+def test_vmap_over_an_empty_batch():
+    s = {"a": torch.zeros(0, 4), "b": torch.zeros(0, 2, 2)}
+    for f in (partial(ml.l1_unstructured, amount=0.5), partial(ml.compute_mask, keep=1, groups=ml.channels(0))):
+        assert {n: m.shape for n, m in vmap(f)(s).items()} == {n: t.shape for n, t in s.items()}
+    assert vmap(lambda key: ml.random_unstructured(S, key=key, amount=1))(torch.zeros(0).long()).shape == (0, 4, 6)
