@@ -1,63 +1,101 @@
-"""Every method as `(scores, default_mask, **number) -> mask`; a new method is one row and inherits every law."""
+"""Every method in one table: how to call it, and what it means. A new method is one row and inherits every law."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import oracle
 import torch
 
 import masklib as ml
 
 
 class Case(NamedTuple):
-    """A method with its options bound, and what kind of items it counts."""
+    """A method with its options bound, and which laws apply to it."""
 
-    method: object
-    structured: bool = False
-    takes: tuple[str, ...] = ("amount", "keep", "sparsity")
+    method: Callable[..., Any]
+    takes: tuple[str, ...] = ("amount", "keep", "sparsity")  # the numbers; none for a method without one
+    groups: Any = None  # the rule it follows, None if it is not one rule
+    magnitude: bool = False  # ranks absolute scores
+    noisy: bool = False  # ranks noise: looks at no scores
+    order_only: bool = False  # ranks single elements by their order alone
+    per_tensor: bool = False  # pools never span tensors
+
+    @property
+    def itemized(self) -> bool:
+        """Whether items have several elements, so that scores are added up."""
+        return type(self.groups).__name__ in ("Channels", "Blocks", "Labels")
 
 
-def half(scores):
+def half(scores: Any) -> Any:
     """A mask made from the index, of the scores' form."""
-    if isinstance(scores, torch.Tensor):
-        return (torch.arange(scores.numel()).view(scores.shape) % 2) == 0
-    return {n: half(s) for n, s in scores.items()}
+    if isinstance(scores, Mapping):
+        return {n: half(t) for n, t in scores.items()}
+    return (torch.arange(scores.numel()).view(scores.shape) % 2) == 0
 
 
-def custom(scores, default_mask=None):
+def custom(scores: Any, default_mask: Any = None) -> Any:
     return ml.custom_from_mask(scores, default_mask, mask=half(scores))
 
 
+def by_label(scores: Any, default_mask: Any = None, **number: Any) -> Any:
+    """Pairs of neighbours live and die together, by `labels`; those of all tensors compete."""
+    return ml.compute_mask(scores, default_mask, groups=pairs(scores), **number)
+
+
+def pairs(scores: Any) -> Any:
+    tensors, start, items = oracle.named(scores), 0, {}
+    for name in sorted(tensors):
+        size = tensors[name].numel()
+        items[name] = (torch.arange(size) // 2 + start).view(tensors[name].shape)
+        start += size
+    return ml.labels(items if isinstance(scores, Mapping) else items[""])
+
+
+def rule(groups: Any, **options: Any) -> Case:
+    """`compute_mask` with a groups value."""
+    return Case(partial(ml.compute_mask, groups=groups), groups=groups, **options)
+
+
+ELEMENTS, KEEP = ml.elements(), ("keep",)
+HISTORY = (partial(ml.l1_unstructured, amount=0.3), partial(ml.random_unstructured, key=1, amount=0.2))
+
 CASES = {
-    "identity": Case(ml.identity, takes=()),
-    "custom_from_mask": Case(custom, takes=()),
-    "compute_mask": Case(ml.compute_mask),
-    "compute_mask rows": Case(partial(ml.compute_mask, groups=ml.rows())),
-    "compute_mask channels": Case(partial(ml.compute_mask, groups=ml.channels(0)), structured=True),
-    "compute_mask channels mean": Case(partial(ml.compute_mask, groups=ml.channels(1, p=2, mean=True)), True),
-    "compute_mask blocks": Case(partial(ml.compute_mask, groups=ml.blocks((1, 2))), structured=True),
-    "compute_mask windows": Case(partial(ml.compute_mask, groups=ml.windows(2))),
-    "l1_unstructured": Case(ml.l1_unstructured),
-    "random_unstructured": Case(partial(ml.random_unstructured, key=7)),
-    "ln_structured": Case(partial(ml.ln_structured, n=2, dim=0), structured=True),
-    "random_structured": Case(partial(ml.random_structured, dim=1, key=7), structured=True),
-    "n_of_m": Case(partial(ml.n_of_m, of=2), takes=("keep",)),
-    "layerwise": Case(ml.layerwise(ml.l1_unstructured)),
-    "chain": Case(
-        ml.chain(partial(ml.l1_unstructured, amount=0.3), partial(ml.random_unstructured, key=1, amount=0.2)), takes=()
-    ),
+    "identity": Case(ml.identity, takes=(), noisy=True),
+    "custom_from_mask": Case(custom, takes=(), noisy=True),
+    "compute_mask": Case(ml.compute_mask, groups=ELEMENTS, order_only=True),
+    "rows": rule(ml.rows(), order_only=True, per_tensor=True),
+    "rows -1": rule(ml.rows(-1), order_only=True, per_tensor=True),
+    "windows": rule(ml.windows(2), order_only=True, per_tensor=True),
+    "channels": rule(ml.channels(0)),
+    "channels mean": rule(ml.channels(1, p=1, mean=True)),
+    "channels max": rule(ml.channels(-1, p=math.inf)),
+    "blocks": rule(ml.blocks((1, 2))),
+    "blocks norm": rule(ml.blocks((2,), p=1)),
+    "labels": Case(by_label),
+    "l1_unstructured": Case(ml.l1_unstructured, groups=ELEMENTS, magnitude=True),
+    "random_unstructured": Case(partial(ml.random_unstructured, key=7), noisy=True),
+    "ln_structured": Case(partial(ml.ln_structured, n=1, dim=0), groups=ml.channels(0, p=1)),
+    "random_structured": Case(partial(ml.random_structured, dim=1, key=7), noisy=True),
+    "n_of_m": Case(partial(ml.n_of_m, of=2), KEEP, ml.windows(2), order_only=True, per_tensor=True),
+    "n_of_m dim 1": Case(partial(ml.n_of_m, of=2, dim=1), KEEP, ml.windows(2, 1), order_only=True, per_tensor=True),
+    "layerwise": Case(ml.layerwise(ml.l1_unstructured), per_tensor=True),
+    "chain": Case(ml.chain(*HISTORY), takes=()),
 }
 METHODS = {name: case for name, case in CASES.items() if case.takes}
+RULES = {name: case for name, case in CASES.items() if case.groups is not None}
 
 
-def bind(case: Case, number: dict) -> object:
+def bind(case: Case, number: Mapping[str, Any]) -> Callable[..., Any]:
     """The method with a number bound, or as it is if it takes none."""
     return partial(case.method, **number) if case.takes else case.method
 
 
 def numbers_of(case: Case, small: float, large: float) -> list[tuple[dict, dict]]:
-    """Pairs of numbers, the first of which kills no more than the second."""
+    """Pairs of numbers any pool can meet, the first of which kills no more than the second."""
     if not case.takes:
         return [({}, {})]
     pairs = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from functools import partial
 
-import oracle
+import laws
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import FLOATS, grouped, numbers, scored
+from strategies import FLOATS, INTEGERS, grouped, norms, numbers, scored
 
 import masklib as ml
 
@@ -19,72 +21,96 @@ VALUES = [
     ml.rows(-1),
     ml.channels(0),
     ml.channels(1, p=2, mean=True),
+    ml.channels(-1, mean=True),
     ml.blocks((2, 3)),
-    ml.blocks((4,), p=float("inf")),
+    ml.blocks((4,), p=math.inf),
     ml.windows(4),
     ml.windows(4, dim=1),
 ]
+SINGLE, SUMMED = ("elements", "rows", "windows"), ("channels", "blocks")
+SMALL = ("small", "few")  # kinds of scores whose sums float64 holds exactly: ties are ties in any order of adding
 
 
-def ids(labels):
-    """Integer labels in the order of the given ones."""
-    known = {label: i for i, label in enumerate(sorted(set(labels)))}
-    return [known[label] for label in labels]
+def follows_the_rule(groups, number, s, m):
+    laws.follows_the_rule(partial(ml.compute_mask, groups=groups), groups, number, s, m)
 
 
-def as_labels(groups, shape):
-    items, pools = oracle.labels_of(groups, "", shape)
-    return ml.labels(*(torch.tensor(ids(part), dtype=torch.int64).view(shape) for part in (items, pools)))
+# ---- equal to the oracle and to labels ------------------------------------------------------------------------------
 
 
-@given(grouped(("elements", "rows", "windows")), numbers())
+@given(grouped(SINGLE), numbers())
 def test_single_elements_equal_the_oracle_and_their_labels(case, number):
     groups, s, m = case
-    expected = oracle.compute_mask(s, m, groups, **number)
-    assert torch.equal(ml.compute_mask(s, m, groups=groups, **number), expected)
-    assert torch.equal(ml.compute_mask(s, m, groups=as_labels(groups, tuple(s.shape)), **number), expected)
+    follows_the_rule(groups, number, s, m)
+    laws.is_the_labels_form(groups, number, s, m)
 
 
-@given(grouped(("channels", "blocks"), dtypes=(torch.float32,), infinite=False), numbers())
-def test_items_equal_the_oracle(case, number):
+@given(grouped(SUMMED, kinds=SMALL), st.sampled_from([None, 1, math.inf, -math.inf]), numbers())
+def test_items_equal_the_oracle(case, p, number):
     groups, s, m = case
-    assert torch.equal(
-        ml.compute_mask(separate(s), m, groups=groups, **number),
-        oracle.compute_mask(separate(s), m, groups, **number),
-    )
+    follows_the_rule(groups._replace(p=p, mean=False), number, s, m)
 
 
-def separate(s):
-    """Small integers, whose sums and squares are exact in float64, so that ties are ties in any order of adding."""
-    return torch.nan_to_num(s, 0).mul(2).round().clamp(-8, 8)
-
-
-@given(grouped(("channels", "blocks"), dtypes=(torch.float32,), infinite=False), numbers())
+@given(grouped(SUMMED, kinds=SMALL), numbers())
 def test_sums_of_items_equal_their_labels(case, number):
     groups, s, m = case
-    groups = groups._replace(p=None, mean=False)
-    labelled = ml.compute_mask(separate(s), m, groups=as_labels(groups, tuple(s.shape)), **number)
-    assert torch.equal(ml.compute_mask(separate(s), m, groups=groups, **number), labelled)
+    laws.is_the_labels_form(groups._replace(p=None, mean=False), number, s, m)
 
 
-@given(scored(mapping=True, shape=(2, 4), dtypes=FLOATS, infinite=False), numbers())
-def test_channels_of_a_mapping_compete_in_one_pool(case, number):
+@given(grouped(SUMMED, dtypes=FLOATS, kinds=("many", "small")), numbers())
+def test_items_of_every_norm_equal_the_oracle_up_to_rounding(case, number):
+    groups, s, m = case
+    assume(groups.p != -1 or bool((s != 0).all()))  # 1 / 0
+    laws.is_exact(partial(ml.compute_mask, groups=groups), groups, number, s, m)
+    laws.is_lowest_up_to_rounding(groups, number, s, m)
+
+
+@given(grouped(("labels",), kinds=SMALL), numbers())
+def test_labels_equal_the_oracle(case, number):
+    groups, s, m = case
+    follows_the_rule(groups, number, s, m)
+
+
+@given(grouped(("elements", "rows", "windows", "labels"), kinds=SMALL), numbers(), norms())
+def test_an_item_that_no_element_is_alive_in_counts_as_dead(case, number, norm):
+    """Channels of a tensor whose first index is dead: sparsity counts it, amount does not."""
+    _, s, _ = case
+    assume(s.dim() > 0 and s.numel())
+    m = torch.ones(s.shape, dtype=torch.bool)
+    m[0] = False
+    groups = ml.channels(0, **norm)
+    assume(norm["p"] != -1 or bool((s != 0).all()))
+    laws.is_exact(partial(ml.compute_mask, groups=groups), groups, number, s, m)
+
+
+# ---- mappings -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    scored(True, (2, 4), kinds=SMALL),
+    st.sampled_from([ml.elements(), ml.channels(0), ml.channels(1, p=1), ml.blocks((1, 2)), ml.rows(), ml.windows(2)]),
+    numbers(most=3),
+)
+def test_mappings_equal_the_oracle_and_their_labels(case, groups, number):
+    """One pool over all tensors, but for rows and windows."""
     s, m = case
-    s = {n: separate(t) for n, t in s.items()}
-    groups = ml.channels(0, p=1)
-    if s:
-        got, expected = ml.compute_mask(s, m, groups=groups, **number), oracle.compute_mask(s, m, groups, **number)
-        assert all(torch.equal(got[n], expected[n]) for n in s)
+    assume(s)
+    follows_the_rule(groups, number, s, m)
+    if getattr(groups, "p", None) is None:
+        laws.is_the_labels_form(groups, number, s, m)
 
 
-@given(scored(mapping=True, shape=(2, 4)), numbers())
-def test_pools_of_rows_and_windows_never_span_tensors(case, number):
-    s, m = case
-    for groups in (ml.rows(), ml.windows(2)):
-        got = ml.compute_mask(s, m, groups=groups, **number)
-        for n in s:
-            alone = ml.compute_mask(s[n], None if m is None else m[n], groups=groups, **number)
-            assert torch.equal(got[n], alone)
+@given(st.permutations([torch.float32, torch.bfloat16, torch.float64]), numbers(most=2))
+def test_ties_across_tensors_go_by_sorted_name_then_index(dtypes, number):
+    names = ["b9", "a", "b10"]
+    s = {n: torch.ones(2, 2, dtype=d) for n, d in zip(names, dtypes)}
+    for groups in (ml.elements(), ml.channels(0), ml.channels(0, p=2, mean=True)):
+        follows_the_rule(groups, number, s, None)
+    assert {n: int(x) for n, x in ml.count(ml.compute_mask(s, amount=6), per_name=True).items()} == {
+        "b9": 4,
+        "a": 0,
+        "b10": 2,
+    }
 
 
 def test_one_item_may_span_tensors():
@@ -95,19 +121,71 @@ def test_one_item_may_span_tensors():
     assert got["b"].tolist() == [False, False]
 
 
-def test_labels_rank_single_integers_exactly():
-    s = torch.tensor([2**62 + 1, 2**62, 2**62 + 2])
-    assert ml.compute_mask(s, keep=1, groups=ml.labels(torch.arange(3))).tolist() == [False, False, True]
+def test_channels_of_tensors_of_different_sizes_compete_by_their_mean():
+    s = {"wide": torch.full((2, 8), 1.0), "narrow": torch.full((2, 2), 3.0)}
+    by_sum = ml.compute_mask(s, amount=2, groups=ml.channels(0))
+    by_mean = ml.compute_mask(s, amount=2, groups=ml.channels(0, mean=True))
+    assert [bool(by_sum[n].any()) for n in s] == [True, False]
+    assert [bool(by_mean[n].any()) for n in s] == [False, True]
+
+
+# ---- exact numbers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("groups", [ml.elements(), ml.rows(), ml.windows(4), ml.labels(torch.arange(4).view(1, 4))])
+def test_single_integers_rank_exactly(dtype, groups):
+    """int64 beyond what float64 can tell apart."""
+    top = torch.iinfo(dtype).max
+    s = torch.tensor([[top - 1, top - 2, top, top - 3]], dtype=dtype)
+    assert ml.compute_mask(s, keep=2, groups=groups).tolist() == [[True, False, True, False]]
+
+
+def test_reductions_accumulate_in_float64():
+    """A thousand small entries beside a large one, and squares beyond float16, are not lost."""
+    s = torch.full((2, 1001), 2.0**-12)
+    s[:, 0] = 4096.0
+    s[1, 5] *= 1.5
+    assert ml.compute_mask(s, keep=1, groups=ml.channels(0)).any(1).tolist() == [False, True]
+    h = torch.tensor([[60000.0, 60000.0], [60000.0, 59000.0]], dtype=torch.float16)
+    for p in (None, 1, 2, 3):
+        assert ml.compute_mask(h, keep=1, groups=ml.channels(0, p=p)).any(1).tolist() == [True, False]
+
+
+@given(st.sampled_from([1, 2, 3]), st.booleans())
+def test_reductions_take_live_scores_alone(p, mean):
+    """Two dead giants do not help their channel; the mean divides by what is alive."""
+    s = torch.tensor([[100.0, 1.0, 1.0], [2.0, 2.0, 1.0]])
+    m = torch.tensor([[False, True, True], [True, True, True]])
+    assert ml.compute_mask(s, m, keep=1, groups=ml.channels(0, p=p, mean=mean)).any(1).tolist() == [False, True]
+
+
+def test_infinite_scores_add_up_to_infinite_items():
+    s = torch.tensor([[math.inf, 1.0], [5.0, 5.0], [-math.inf, 1.0]])
+    for groups in (ml.channels(0), ml.blocks((1, 2))):
+        assert ml.compute_mask(s, keep=1, groups=groups).any(1).tolist() == [True, False, False]
+        assert ml.compute_mask(s, amount=1, groups=groups).any(1).tolist() == [True, True, False]
+
+
+def test_wanda_prunes_within_rows():
+    """The paper's rule at 50 % of each row, ties by the lower index (Sun et al. 2023)."""
+    metric = torch.tensor([[0.5, 0.816497, 0.176777, 2], [1, 0.612372, 0.353553, 0.1]])
+    mask = ml.compute_mask(metric, amount=0.5, groups=ml.rows())
+    assert [row.logical_not().nonzero().flatten().tolist() for row in mask] == [[0, 2], [2, 3]]
+
+
+# ---- plain data -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_groups_are_plain_data(value):
-    again = eval(repr(value), vars(ml) | {"inf": float("inf")})
+    again = eval(repr(value), vars(ml) | {"inf": math.inf})
     assert again == value
     assert hash(again) == hash(value)
     assert repr(again) == repr(value)
     assert pickle.loads(pickle.dumps(value)) == value
     assert isinstance(value, tuple)
+    assert sum(value == other for other in VALUES) == 1
 
 
 def test_labels_are_plain_data():
@@ -115,13 +193,6 @@ def test_labels_are_plain_data():
     assert a == b
     assert hash(a) == hash(b)
     assert a != ml.labels(torch.tensor([0, 1, 1]))
+    assert a != ml.labels(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
     assert pickle.loads(pickle.dumps(a)) == a
     assert repr(a) == "labels(items=tensor([0, 0, 1]), pools=None)"
-
-
-@given(st.integers(0, 2**16))
-def test_wanda_prunes_within_rows(seed):
-    """Golden values of the paper's rule: 50 % of each row, ties by the lower index."""
-    metric = torch.tensor([[0.5, 0.816497, 0.176777, 2], [1, 0.612372, 0.353553, 0.1]])
-    mask = ml.compute_mask(metric, amount=0.5, groups=ml.rows())
-    assert [row.logical_not().nonzero().flatten().tolist() for row in mask] == [[0, 2], [2, 3]]

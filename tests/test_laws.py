@@ -1,4 +1,4 @@
-"""Laws x registry: every law on every method."""
+"""Laws x registry: every law on every method it applies to."""
 
 from __future__ import annotations
 
@@ -7,162 +7,176 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from registry import CASES, METHODS, bind, numbers_of
-from strategies import FLOATS, INTEGERS, fractions, scored
+from registry import CASES, METHODS, RULES, bind, numbers_of
+from strategies import FLOATS, SEEDS, fractions, histories, numbers, scored
 
 import masklib as ml
 
-SHAPES = st.sampled_from([(2, 2), (3, 4), (4, 6), (1, 2), (5, 2), (2, 4, 2)])
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-every_method = pytest.mark.parametrize("case", METHODS.values(), ids=METHODS)
+EVEN = st.sampled_from([(2, 2), (4, 6), (1, 2), (5, 2), (2, 4, 2), (2, 2, 2, 2)])  # fit every method of the registry
 
 
-def data(case, mapping=None):
-    """Scores and masks a case can take; sums of opposite infinities have no value, so items get finite ones."""
-    dtypes = None if not case.structured else FLOATS + INTEGERS
-    if mapping is not False and case.structured:
-        dtypes = FLOATS
-    return SHAPES.flatmap(lambda shape: scored(mapping, shape, dtypes, infinite=not case.structured))
+def over(cases):
+    return pytest.mark.parametrize("case", cases.values(), ids=cases)
 
 
-def methods(case, small=0.3, large=0.6):
-    return [bind(case, a) for a, _ in numbers_of(case, small, large)]
+def data(case, mapping=None, **options):
+    """Scores and masks a case can take; items get small whole numbers, whose sums are exact and finite."""
+    if case.itemized or not case.groups:
+        options |= {"kinds": ("small", "few")}
+    return EVEN.flatmap(lambda sides: scored(mapping, sides, **options))
 
 
-@every_case
-@pytest.mark.parametrize(
-    "law", [laws.is_a_mask, laws.shrinks, laws.is_pure, laws.is_layout_blind], ids=lambda f: f.__name__
-)
+def bound(case, small=0.3, large=0.6):
+    return [bind(case, number) for number, _ in numbers_of(case, small, large)]
+
+
+@over(CASES)
+@pytest.mark.parametrize("law", laws.BOUND, ids=lambda law: law.__name__)
 @given(st.data())
 def test_law(case, law, draw):
     s, m = draw.draw(data(case))
-    for f in methods(case):
+    for f in bound(case):
         law(f, s, m)
 
 
-@every_case
-@given(st.data())
-def test_survivors_only(case, draw):
-    s, m = draw.draw(data(case))
-    for f in methods(case):
-        laws.survivors_only(f, s, m)
-
-
-@every_method
-@given(st.data(), fractions(), fractions())
-def test_nested(case, draw, a, b):
-    s, m = draw.draw(data(case))
-    for small, large in numbers_of(case, *sorted((a, b))):
-        laws.is_nested(bind(case, small), bind(case, large), s, m)
-
-
-@every_method
-@given(st.data(), st.integers(0, 4), st.integers(0, 4))
-def test_nested_in_whole_items(case, draw, a, b):
-    s, m = draw.draw(data(case, mapping=False))
-    if "amount" not in case.takes:
-        return
-    small, large = sorted((a, b))
-    try:
-        killed_more = bind(case, {"amount": large})(s, m)
-    except ValueError:
-        return  # a pool has fewer alive
-    assert laws.below(killed_more, bind(case, {"amount": small})(s, m))
-
-
-@every_method
-@given(st.data(), fractions())
-def test_idempotent_in_keep_and_sparsity(case, draw, share):
-    s, m = draw.draw(data(case))
-    for number in ({"keep": 1}, {"sparsity": share}):
-        if set(number) <= set(case.takes) and possible(case, number, s):
-            laws.is_idempotent(bind(case, number), s, m)
-
-
-def possible(case, number, s):
-    try:
-        bind(case, number)(s, None)
-    except ValueError:  # keep=1 of an empty pool
-        return False
-    return True
-
-
-@every_method
-@given(st.data())
-def test_keeping_fewer_after_more_is_keeping_fewer(case, draw):
-    s, m = draw.draw(data(case))
-    two, one = (bind(case, {"keep": k}) for k in (2, 1))
-    if possible(case, {"keep": 2}, s):
-        assert laws.same(one(s, two(s, m)), one(s, m))
-
-
-@every_case
+@over(CASES)
 @given(st.data())
 def test_folds(case, draw):
     s, m = draw.draw(data(case))
-    laws.folds(methods(case)[0], methods(case)[-1], s, m)
+    laws.folds(bound(case)[0], bound(case)[-1], s, m)
 
 
-@every_case
+@given(histories(), histories(), EVEN.flatmap(lambda sides: scored(None, sides, FLOATS, kinds=("small",))))
+def test_a_history_folds_in_two_parts(a, b, case):
+    s, m = case
+    assert laws.same(ml.fold(a + b, s, m), ml.fold(b, s, ml.fold(a, s, m)))
+    assert laws.same(ml.fold(a + b, s, m), ml.chain(ml.chain(*a), ml.chain(*b))(s, m))
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+@over(METHODS)
+@given(st.data(), fractions(), fractions())
+def test_nested_in_shares(case, draw, a, b):
+    s, m = draw.draw(data(case))
+    for small, large in numbers_of(case, *sorted((a, b))):
+        laws.is_nested(case.method, small, large, s, m)
+
+
+@over({name: case for name, case in METHODS.items() if "amount" in case.takes})
+@given(st.data(), st.integers(0, 3), st.integers(0, 3))
+def test_nested_in_whole_items(case, draw, a, b):
+    s, m = draw.draw(data(case, mapping=False))
+    small, large = ({"amount": x} for x in sorted((a, b)))
+    if possible(case, large, s, m):
+        laws.is_nested(case.method, small, large, s, m)
+
+
+@over(METHODS)
+@given(st.data(), fractions(), fractions(), st.integers(0, 2), st.integers(0, 2))
+def test_keep_and_sparsity_say_where_to_end(case, draw, a, b, i, j):
+    """Idempotent, and more then fewer is fewer."""
+    s, m = draw.draw(data(case))
+    pairs = {"sparsity": sorted((a, b)), "keep": sorted((i, j), reverse=True)}
+    for argument in set(case.takes) & set(pairs):
+        more, fewer = ({argument: x} for x in pairs[argument])
+        if possible(case, more, s, m):
+            laws.is_idempotent(case.method, fewer, s, m)
+            laws.keeps_fewer_after_more(case.method, more, fewer, s, m)
+
+
+def possible(case, number, s, m):
+    """Whether every pool has so many items."""
+    return "must be between" not in laws.refusal(bind(case, number), s, m)
+
+
+# ---- the rule -------------------------------------------------------------------------------------------------------
+
+
+@over(RULES)
 @given(st.data())
-def test_order_of_names_makes_no_difference(case, draw):
+def test_the_rule(case, draw):
+    """Equal to the oracle: exact in items of each pool, the lowest first, ties by index, whatever the number is."""
+    s, m = draw.draw(data(case))
+    number = draw.draw(numbers(case.takes, most=2))
+    laws.follows_the_rule(case.method, case.groups, number, s, m, case.magnitude)
+
+
+@over({name: case for name, case in METHODS.items() if case.order_only})
+@given(st.data())
+def test_only_the_order_of_scores_matters(case, draw):
+    s, m = draw.draw(data(case, mapping=False))
+    for f in bound(case):
+        laws.looks_at_order_only(f, s, m)
+
+
+@given(scored(mapping=True, dtypes=FLOATS), fractions())
+def test_a_mapping_is_its_concatenation(case, share):
+    s, m = case
+    for method in (ml.compute_mask, ml.l1_unstructured):
+        for argument in ("amount", "sparsity"):
+            laws.is_its_concatenation(lambda s, m, f=method, a=argument: f(s, m, **{a: share}), s, m)
+
+
+@given(st.data())
+def test_layerwise(draw):
+    s, m = draw.draw(EVEN.flatmap(lambda sides: scored(True, sides)))
+    for name in ("l1_unstructured", "random_unstructured", "ln_structured"):
+        shares = {n: {"amount": draw.draw(fractions())} for n in s}
+        laws.is_layerwise(METHODS[name].method, shares, s, m)
+
+
+@over({name: case for name, case in METHODS.items() if case.per_tensor})
+@given(st.data())
+def test_pools_of_these_never_span_tensors(case, draw):
     s, m = draw.draw(data(case, mapping=True))
-    for f in methods(case):
-        laws.is_order_blind(f, s, m)
+    for f in bound(case):
+        got = f(s, m)
+        for n in s:
+            assert laws.same({n: got[n]}, f({n: s[n]}, None if m is None else {n: m[n]}))
 
 
-@every_case
-@given(st.integers(0, 2**20))
+@over({name: case for name, case in CASES.items() if case.noisy})
+@given(st.data())
+def test_noise_and_given_masks_look_at_no_scores(case, draw):
+    s, m = draw.draw(data(case, mapping=False, dtypes=FLOATS))
+    for f in bound(case):
+        assert laws.same(f(torch.full_like(s, float("nan")), m), f(s, m))
+
+
+# ---- transforms and edges -------------------------------------------------------------------------------------------
+
+
+@over(CASES)
+@given(SEEDS)
 def test_vmap(case, seed):
     g = torch.Generator().manual_seed(seed)
-    batch = torch.randn(3, 4, 6, generator=g).round()
-    masks = torch.rand(3, 4, 6, generator=g) < 0.7
-    for f in methods(case):
+    batch, masks = torch.randn(3, 4, 6, generator=g).round(), torch.rand(3, 4, 6, generator=g) < 0.7
+    for f in bound(case):
         laws.vmaps(f, batch, masks)
+        laws.vmaps(f, {"b": batch, "a": batch.flip(1)}, {"a": masks, "b": masks.flip(2)})
 
 
-@given(scored(mapping=True))
-def test_a_mapping_is_its_concatenation(case):
-    s, m = case
-    if not s:
-        return
-    names = sorted(s)
-    flat = torch.cat([s[n].reshape(-1).double() for n in names])
-    mask = None if m is None else torch.cat([m[n].reshape(-1) for n in names])
-    for f in (ml.compute_mask, ml.l1_unstructured):
-        got = f(s, m, amount=0.4)
-        assert torch.equal(torch.cat([got[n].reshape(-1) for n in names]), f(flat, mask, amount=0.4))
-
-
-@given(scored(mapping=False))
-def test_only_the_order_of_scores_matters(case):
-    s, m = case
-    ranks = s.reshape(-1).double().add(0.0) if s.is_floating_point() else s.reshape(-1)
-    dense = ranks.unique(return_inverse=True)[1].view(s.shape)
-    increasing = torch.exp(dense.double() / 100)
-    assert torch.equal(ml.compute_mask(s, m, amount=0.4), ml.compute_mask(increasing, m, amount=0.4))
-
-
-@given(scored(mapping=True))
-def test_layerwise_is_one_call_a_name(case):
-    s, m = case
-    shares = {n: i / 10 for i, n in enumerate(s)}
-    got = ml.layerwise(ml.l1_unstructured)(s, m, amount=shares)
-    for n in s:
-        alone = ml.l1_unstructured({n: s[n]}, None if m is None else {n: m[n]}, amount=shares[n])
-        assert torch.equal(got[n], alone[n])
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0, 2)])
-@every_case
+@over(CASES)
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0, 2)])
 def test_tensors_without_elements(case, shape):
-    numbers = tuple(n for n in case.takes if n != "keep") or case.takes
-    for f in methods(case._replace(takes=numbers)):
+    for f in bound(case._replace(takes=tuple(n for n in case.takes if n != "keep") or case.takes)):
         for s in (torch.zeros(shape), {"a": torch.zeros(shape), "b": torch.zeros(shape, dtype=torch.float64)}):
             laws.is_a_mask(f, s, None)
 
 
-def test_an_empty_mapping_gives_an_empty_mapping():
-    for case in CASES.values():
-        for f in methods(case):
-            assert f({}, None) == {}
+@over(CASES)
+def test_an_empty_mapping_gives_an_empty_mapping(case):
+    for f in bound(case):
+        assert f({}) == {}
+        assert f({}, {}) == {}
+
+
+@over(CASES)
+def test_dead_stays_dead(case):
+    """From nothing, whatever share is asked for, nothing is left to kill."""
+    s = torch.arange(24.0).view(4, 6)
+    dead = torch.zeros(4, 6, dtype=torch.bool)
+    for f in bound(case):
+        assert torch.equal(f(s, dead), dead)
