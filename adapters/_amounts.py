@@ -73,6 +73,11 @@ def noise_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
+def noise_device() -> str | None:
+    """Where the noise of channels is drawn: on the default device, if values live there."""
+    return "cpu" if torch.get_default_device().type == "meta" else None
+
+
 def validate_channels(t: Tensor, dim: int) -> None:
     _validate_structured_pruning(t)
     _validate_pruning_dim(t, dim)

@@ -7,9 +7,12 @@ the module carry it along.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 MARK = "_masklib_pruned"
 
@@ -60,7 +63,7 @@ def refuse(module: nn.Module, name: str, action: str) -> None:
     if name in module.__dict__.get(MARK, ()):
         raise AttributeError(
             f"cannot {action} {name!r} of {type(module).__name__} while it is pruned: it is computed from "
-            f"'{name}_orig' and '{name}_mask'. Use '{name}_orig', or remove() the pruning first."
+            f"'{name}_orig' and '{name}_mask'. Use '{name}_orig', remove() the pruning first, or work on bake(module)."
         )
 
 
@@ -86,9 +89,13 @@ def no_update() -> None:
 
 
 def plain(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The module's own parameters, by the name they have when they are not pruned."""
+    """The module's own parameters, by the name they have when they are neither pruned nor parametrized."""
+    if isinstance(module, ParametrizationList):
+        return {}
     pruned = {f"{name}_orig": name for name in module.__dict__.get(MARK, ())}
-    return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
+    own = {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
+    chains: Any = module.parametrizations if is_parametrized(module) else {}
+    return own | {n: chain.original for n, chain in chains.items() if "original" in chain._parameters}
 
 
 def owner_of(module: nn.Module) -> type:
@@ -97,8 +104,19 @@ def owner_of(module: nn.Module) -> type:
     return bases[-1] if bases else PlainModule
 
 
+def _refuse_submodule(module: nn.Module, name: str, _: Any) -> None:
+    """Assigning a module passes by all descriptors, but is announced."""
+    refuse(module, name, "assign")
+
+
+@cache
+def _watch_submodules() -> None:
+    register_module_module_registration_hook(_refuse_submodule)
+
+
 def install(owner: type, name: str) -> None:
     """Put the descriptors on the class, once."""
+    _watch_submodules()
     if name not in vars(owner):
         setattr(owner, name, EffectiveTensor(name))
     if "register_parameter" not in vars(owner):

@@ -120,6 +120,7 @@ class BasePruningMethod(ABC):
         name = self._pruned_name(module)
         pruned = self.apply_mask(module).detach()
         with _site.unchanged_on_error([module]), torch.no_grad():
+            self._record.final = _site.current_mask(module, name)
             _site.leave(module, name)
             module._parameters[name].copy_(pruned)  # type: ignore[union-attr]
 
@@ -132,10 +133,14 @@ class BasePruningMethod(ABC):
 
         Returns:
             The new mask, of the scores' dtype.
+
+        Raises:
+            TypeError, ValueError: if `compute_mask` returns no 0/1 mask of the shape it was given.
         """
         new = mask.to(t.dtype, copy=True)
         living = _living(self, t, mask)
-        new[living] = self.compute_mask(t[living], default_mask=mask[living]).to(new.dtype)
+        kept = self.compute_mask(t[living], default_mask=mask[living])
+        new[living] = _site.checked_mask(kept, t[living], None, f"what {type(self).__name__} sees").to(new.dtype)
         return new
 
     def history(self) -> tuple[Callable[..., Tensor], ...]:

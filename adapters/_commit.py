@@ -24,24 +24,24 @@ def prune_sites(
         keys = [_hook_key(site) for site in sites]
         orig, alive = _site.parameter(*sites[0]), _site.alive_at(sites)
         methods = [make() for _ in sites]
-        what = f"parameter {sites[0].name!r} of {type(sites[0].module).__name__}"
-        _site.check_values(orig, what)
-        scores = _site.scores_for(orig, importance_scores, what) if importance_scores is not None else None
-        kept = _kept(methods[0], scores, orig, alive, what)
+        _site.check_values(orig, sites[0].what)
+        scores = None if importance_scores is None else _site.scores_for(orig, importance_scores, sites[0].what)
+        kept = _kept(methods[0], scores, orig, alive, sites[0])
         determined = importance_scores is None and isinstance(methods[0], DETERMINED) and as_built(methods[0])
         hooks = [_commit(*entry, orig, alive, kept, determined) for entry in zip(sites, keys, methods)]
     return hooks[0]
 
 
-def _kept(method: BasePruningMethod, scores: Tensor | None, orig: Tensor, alive: Tensor | None, what: str) -> Tensor:
+def _kept(method: BasePruningMethod, scores: Tensor | None, orig: Tensor, alive: Tensor | None, site: Site) -> Tensor:
     """Who stays, as bool. Methods that are not ours get a copy, which they may write into."""
     if isinstance(method, L1Unstructured) and as_built(method):
-        return magnitude_masks(method, [orig.detach() if scores is None else scores], [_site.or_all(alive, orig)])[0]
+        ranked = orig.detach() if scores is None else scores
+        return magnitude_masks(method, [ranked], [_site.or_all(alive, orig)], [site])[0]
     if isinstance(method, CustomFromMask) and as_built(method):
-        return _site.checked_mask(method.mask, orig, alive, what)
+        return _site.checked_mask(method.mask, orig, alive, site.what)
     scores = _site.now(orig, alive) if scores is None else scores
     mask = _mask_of(method, scores if as_built(method) else scores.clone(), orig, alive)
-    return _site.checked_mask(mask, orig, alive, what)
+    return _site.checked_mask(mask, orig, alive, site.what)
 
 
 def _mask_of(method: BasePruningMethod, scores: Tensor, orig: Tensor, alive: Tensor | None) -> Any:

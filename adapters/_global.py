@@ -18,7 +18,12 @@ from ._sites import Site
 
 
 def global_method(pruning_method: Any, kwargs: dict[str, Any]) -> BasePruningMethod:
-    method = pruning_method(**kwargs)
+    method = None if isinstance(pruning_method, BasePruningMethod) else pruning_method(**kwargs)
+    if not isinstance(method, BasePruningMethod):
+        raise TypeError(
+            f"`pruning_method` must be a class of methods, got {pruning_method!r}. Pass the class and, beside it, what "
+            "its constructor takes: global_unstructured(model, prune.L1Unstructured, amount=0.5)."
+        )
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
@@ -33,14 +38,16 @@ def global_scores(groups: list[list[Site]], importance_scores: Any) -> list[Tens
     if not isinstance(given, Mapping):
         raise TypeError("global_unstructured(): `importance_scores` must be a dict from (module, name) to scores.")
     known = {site for group in groups for site in group}
-    for module, name in given:
-        if Site(module, name) not in known:
-            raise ValueError(f"`importance_scores` has scores for {name!r} of {module}, which is not being pruned.")
+    for key in given:
+        if not (isinstance(key, tuple) and len(key) == 2):
+            raise TypeError(f"`importance_scores` must have (module, name) pairs as keys, got {key!r}.")
+        if key not in known:
+            raise ValueError(f"`importance_scores` has scores for {key[1]!r} of {key[0]}, which is not being pruned.")
     return [_group_scores(group, given) for group in groups]
 
 
 def _group_scores(group: list[Site], given: Mapping[Any, Tensor]) -> Tensor:
-    orig, what = _site.parameter(*group[0]), f"parameter {group[0].name!r} of {type(group[0].module).__name__}"
+    orig, what = _site.parameter(*group[0]), group[0].what
     scores = [given[site] for site in group if site in given]
     if any(s is not scores[0] for s in scores):
         raise ValueError(f"`importance_scores` has several scores for the tied {what}. Pass one of them.")
@@ -53,16 +60,19 @@ def global_masks(method: BasePruningMethod, groups: list[list[Site]], scores: li
     _site.check_values(scores[0], "the pool")
     alive = [_alive(group) for group in groups]
     if isinstance(method, L1Unstructured) and as_built(method):
-        return magnitude_masks(method, scores, alive)
+        return magnitude_masks(method, scores, alive, [group[0] for group in groups])
     flat = torch.cat([s.reshape(-1) for s in scores])
     mask = method.on_living(flat, torch.cat([a.reshape(-1) for a in alive]).to(flat.dtype))
     return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
 
 
-def magnitude_masks(method: L1Unstructured, scores: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
-    """The core's masks of one pool: it ranks under the masks, without copies."""
+def magnitude_masks(
+    method: L1Unstructured, scores: list[Tensor], alive: list[Tensor], sites: list[Site]
+) -> list[Tensor]:
+    """The core's masks of one pool: it ranks under the masks, without copies. Names sort as the sites are ordered."""
     number = number_to_prune(method.amount, sum(int(a.count_nonzero()) for a in alive))
-    names = [f"{i:09}" for i in range(len(scores))]
+    width = len(str(len(sites)))
+    names = [f"{i:0{width}} ({s.what})" for i, s in enumerate(sites)]
     return list(l1_unstructured(dict(zip(names, scores)), dict(zip(names, alive)), amount=number).values())
 
 

@@ -17,6 +17,7 @@ from ._amounts import (
     _compute_norm,
     _validate_pruning_amount_init,
     along,
+    noise_device,
     noise_dtype,
     number_to_prune,
     validate_channels,
@@ -134,7 +135,8 @@ class RandomStructured(BasePruningMethod):
         number = number_to_prune(self.amount, t.shape[self.dim])
         if number == 0:
             return default_mask.clone()
-        noise = torch.rand(t.shape[self.dim], dtype=noise_dtype(torch.get_default_dtype()))
+        dtype, device = noise_dtype(torch.get_default_dtype()), noise_device()
+        noise = torch.rand(t.shape[self.dim], dtype=dtype, device=device)
         kept = compute_mask(noise, amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 

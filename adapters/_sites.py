@@ -18,6 +18,11 @@ class Site(NamedTuple):
     module: nn.Module
     name: str
 
+    @property
+    def what(self) -> str:
+        """How messages name it."""
+        return f"parameter {self.name!r} of {type(self.module).__name__}"
+
 
 def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
     """The given site and, in `root`, all others of the same parameter."""
@@ -32,6 +37,8 @@ def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]
 
 def global_sites(parameters: Any, names: Any, root: nn.Module | None) -> list[list[Site]]:
     """The sites of each parameter of a global call, in the order given, each parameter once."""
+    if root is None and isinstance(parameters, nn.Module):
+        root = parameters
     groups: dict[int, list[Site]] = {}
     for module, name in _pairs(parameters, names):
         sites = sites_of(module, name, root)
@@ -71,9 +78,9 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
     return [dotted(module, name) for name in chosen]
 
 
-def plain_names(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters by the dotted name they have when they are not pruned."""
-    named = module.named_modules()
+def plain_names(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by every dotted name they have when they are not pruned."""
+    named = module.named_modules(remove_duplicate=False)
     return {f"{prefix}.{n}" if prefix else n: p for prefix, m in named for n, p in plain(m).items()}
 
 

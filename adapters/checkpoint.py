@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ State = Mapping[str, Any]
 def to_dense(state_dict: State) -> dict[str, Any]:
     """Turn a pruned state dict into a dense one: where(mask, orig, 0) under the plain name, at its place.
 
+    A `_mask` without an `_orig`, such as a causal `attn_mask`, is a value like any other.
+
     Args:
         state_dict: of a pruned module, from here or from torch.nn.utils.prune.
 
@@ -24,13 +26,13 @@ def to_dense(state_dict: State) -> dict[str, Any]:
         A new dict, which a module that is not pruned loads.
 
     Raises:
-        ValueError: if a `_orig` has no `_mask` or the other way round, or a mask does not fit.
+        ValueError: if an `_orig` has no `_mask`, or one that does not fit.
 
     >>> m = prune.custom_from_mask(nn.Linear(2, 1), "weight", torch.tensor([[1, 0]]))
     >>> list(to_dense(m.state_dict()))
     ['weight', 'bias']
     """
-    names = _pairs(state_dict)
+    names = _pairs(state_dict, [key.removesuffix("_orig") for key in state_dict if key.endswith("_orig")])
     dense: dict[str, Any] = {}
     for key, value in state_dict.items():
         if key.removesuffix("_orig") in names and key.endswith("_orig"):
@@ -81,49 +83,35 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
         The module.
 
     Raises:
-        ValueError: if keys or shapes do not match, or half a pair is missing; nothing is changed then.
+        ValueError: if half a pair is missing, or a mask does not fit; nothing is changed then.
+        RuntimeError: if `load_state_dict` finds keys or shapes that do not match; nothing is changed then.
 
     >>> saved = prune.l1_unstructured(nn.Linear(4, 2), "weight", 3).state_dict()
     >>> int((load_pruned(nn.Linear(4, 2), saved).weight == 0).sum())
     3
     """
-    names = _pairs(state_dict)
-    _refuse_mismatch(module, state_dict, names)
-    masks = {n: _site.checked_mask(state_dict[f"{n}_mask"], state_dict[f"{n}_orig"], None, repr(n)) for n in names}
-    with _site.unchanged_on_error(list(module.modules())):
-        for name in set(pruned_names(module)):
-            undo(*dotted(module, name))
-        for name, mask in masks.items():
-            site = dotted(module, name)
-            custom_from_mask(*site, mask.to(_site.parameter(*site).device))
-        module.load_state_dict(state_dict)
+    parameters = plain_names(module)
+    names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
+    kept = {n: _site.checked_mask(state_dict[f"{n}_mask"], parameters[n], None, repr(n)) for n in names}
+    masks = {dotted(module, n): mask for n, mask in kept.items()}
+    values = {n: v.clone() if isinstance(v, Tensor) else v for n, v in module.state_dict().items()}
+    try:
+        with _site.unchanged_on_error(list(module.modules())):
+            for name in pruned_names(module):
+                undo(*dotted(module, name))
+            for site, mask in masks.items():
+                custom_from_mask(*site, mask)
+            module.load_state_dict(state_dict)
+    except BaseException:
+        module.load_state_dict(values)
+        raise
     return module
 
 
-def _pairs(state_dict: State) -> list[str]:
-    """The names that are pruned in a state dict."""
-    originals = [k.removesuffix("_orig") for k in state_dict if k.endswith("_orig")]
-    masks = [k.removesuffix("_mask") for k in state_dict if k.endswith("_mask")]
-    names = [n for n in originals if n in masks]
-    halves = [f"{n}_orig" for n in originals if n not in masks] + [f"{n}_mask" for n in masks if n not in originals]
+def _pairs(state_dict: State, names: Iterable[str]) -> list[str]:
+    """Which of the names are pruned in a state dict."""
+    found = {n: [f"{n}{end}" for end in ("_orig", "_mask") if f"{n}{end}" in state_dict] for n in names}
+    halves = [keys[0] for keys in found.values() if len(keys) == 1]
     if halves:
         raise ValueError(f"`state_dict` has half a pair: {halves}. A pruned tensor needs both `_orig` and `_mask`.")
-    return names
-
-
-def _refuse_mismatch(module: nn.Module, state_dict: State, names: list[str]) -> None:
-    """Compare the dict with what the module will hold once the names are pruned."""
-    expected = {k: tuple(v.shape) for k, v in _dense_state(module).items()}
-    found = {k: tuple(v.shape) for k, v in to_dense(state_dict).items() if isinstance(v, Tensor)}
-    if expected != found:
-        missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-        shapes = {k: (expected[k], found[k]) for k in expected.keys() & found.keys() if expected[k] != found[k]}
-        raise ValueError(f"`state_dict` does not fit: missing {missing}, unknown {unknown}, shapes {shapes}.")
-    lacking = [name for name in names if name not in plain_names(module)]
-    if lacking:
-        raise ValueError(f"`state_dict` has pruned tensors that are no parameters of the module: {lacking}.")
-
-
-def _dense_state(module: nn.Module) -> dict[str, Tensor]:
-    state = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-    return to_dense(state) if pruned_names(module) else state
+    return [name for name, keys in found.items() if keys]

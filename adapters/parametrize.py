@@ -7,6 +7,7 @@ core's, so anything composes: histories, groups, scores, layerwise budgets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.utils import parametrize
 
 import masklib
 
-from ._sites import Site, dotted
+from ._sites import Site, dotted, plain_names
 from .weights import weights
 
 Method = Callable[[dict[str, Tensor], dict[str, Tensor]], Mapping[str, Tensor]]
@@ -43,6 +44,8 @@ class Masked(nn.Module):
 def prune(module: nn.Module, method: Method, names: Iterable[str] | None = None) -> nn.Module:
     """Prune parameters of a module by a method of the core; what one call names is one pool.
 
+    A parameter that occurs under several (tied) names counts once, under the first, and is pruned under all of them.
+
     Args:
         module: any module.
         method: `(scores, default_mask) -> mask` on mappings by name, such as `partial(l1_unstructured, amount=0.5)`;
@@ -53,19 +56,19 @@ def prune(module: nn.Module, method: Method, names: Iterable[str] | None = None)
         The module.
 
     Raises:
-        TypeError, ValueError: whatever the method raises; nothing is changed then.
+        TypeError, ValueError: if a name is no parameter, or whatever the method raises; nothing is changed then.
 
     >>> layer = prune(nn.Linear(4, 2), partial(masklib.l1_unstructured, amount=3))
     >>> sorted(layer.state_dict())
     ['bias', 'parametrizations.weight.0.mask', 'parametrizations.weight.original']
     """
-    chosen = _plain_weights(module) if names is None else list(names)
-    sites = {name: dotted(module, name) for name in chosen}
-    scores = {name: getattr(*site).detach() for name, site in sites.items()}
-    kept = method(scores, {n: _mask_of(site, scores[n]) for n, site in sites.items()})
+    chosen = _chosen(module, names)
+    scores = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
+    kept = method(scores, {name: _mask_of(sites, scores[name]) for name, sites in chosen.items()})
     kept = masklib.custom_from_mask(scores, mask=dict(kept))
-    for name, site in sites.items():
-        _set_mask(site, kept[name])
+    for name, sites in chosen.items():
+        for site in sites:
+            _set_mask(site, kept[name].clone())
     return module
 
 
@@ -81,13 +84,8 @@ def masks(module: nn.Module) -> dict[str, Tensor]:
     >>> masks(prune(nn.Linear(2, 1), partial(masklib.l1_unstructured, amount=2)))
     {'weight': tensor([[False, False]])}
     """
-    found = {}
-    for prefix, owner in module.named_modules():
-        for name, chain in getattr(owner, "parametrizations", {}).items() if parametrize.is_parametrized(owner) else ():
-            for part in chain:
-                if isinstance(part, Masked):
-                    found[f"{prefix}.{name}" if prefix else name] = part.mask
-    return found
+    parts = {name: _masked(dotted(module, name)) for name in plain_names(module)}
+    return {name: part.mask for name, part in parts.items() if part is not None}
 
 
 def remove(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
@@ -101,27 +99,89 @@ def remove(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
         The module.
 
     Raises:
-        ValueError: if a name is not pruned.
+        ValueError: if a name is not pruned, or has other parametrizations too; nothing is changed then.
 
     >>> layer = remove(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1)))
     >>> list(layer.state_dict()), int((layer.weight == 0).sum())
     (['weight', 'bias'], 1)
     """
     pruned = masks(module)
-    chosen = list(pruned) if names is None else list(names)
-    unknown = [name for name in chosen if name not in pruned]
-    if unknown:
-        raise ValueError(f"`names` must be pruned parameters, got {unknown}. Pruned are: {list(pruned)}.")
-    for name in chosen:
-        _put_back(dotted(module, name))
+    sites = dict.fromkeys(
+        dotted(module, name) for name in _known(pruned if names is None else names, pruned, "pruned parameters")
+    )
+    for site in sites:
+        _refuse_others(site)
+    for site in sites:
+        _put_back(site)
     return module
+
+
+def _known(names: Iterable[str], known: Mapping[str, Any], what: str) -> list[str]:
+    """The names as a list, all of which must be known."""
+    if isinstance(names, str):
+        raise TypeError(f"`names` must hold names, got the string {names!r}. Pass [{names!r}].")
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ValueError(f"`names` must be {what}, got {unknown}. They are: {list(known)}.")
+    return wanted
+
+
+def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Site]]:
+    """The sites of each chosen parameter, by the first of its names."""
+    known = plain_names(module)
+    chosen: dict[int, tuple[str, list[Site]]] = {}
+    for name in weights(module) if names is None else _known(names, known, "parameters"):
+        param = known[name]
+        if isinstance(param, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name!r} is not initialized. Run a forward pass first.")
+        sites = dict.fromkeys(dotted(module, n) for n, p in known.items() if p is param)
+        chosen.setdefault(id(param), (name, list(sites)))
+    return dict(chosen.values())
+
+
+def _mask_of(sites: list[Site], tensor: Tensor) -> Tensor:
+    """Who is alive at every site."""
+    parts = [part for site in sites if (part := _masked(site)) is not None]
+    return reduce(torch.logical_and, [part.mask for part in parts], torch.ones_like(tensor, dtype=torch.bool))
+
+
+def _masked(site: Site) -> Masked | None:
+    return next((part for part in _chain(site) if isinstance(part, Masked)), None)
+
+
+def _chain(site: Site) -> Any:
+    """The parametrizations of a site."""
+    return site.module.parametrizations[site.name] if parametrize.is_parametrized(*site) else ()  # type: ignore[index]
+
+
+def _set_mask(site: Site, kept: Tensor) -> None:
+    part = _masked(site)
+    if part is None:
+        parametrize.register_parametrization(*site, Masked(kept, _order(site.module)))
+    else:
+        part.mask = kept
+
+
+def _order(module: nn.Module) -> tuple[str, ...]:
+    """The order that the module's parameters had before any of them was pruned."""
+    parts = [part for name in getattr(module, "parametrizations", ()) if (part := _masked(Site(module, name)))]
+    return parts[0].order if parts else tuple(module._parameters)
+
+
+def _refuse_others(site: Site) -> None:
+    others = [type(part).__name__ for part in _chain(site) if not isinstance(part, Masked)]
+    if others:
+        raise ValueError(
+            f"{site.what} has other parametrizations too, {others}, and torch removes all or none. To end them all: "
+            f"torch.nn.utils.parametrize.remove_parametrizations(module, {site.name!r})."
+        )
 
 
 def _put_back(site: Site) -> None:
     """Write the zeros into the parameter itself, then give it its name and its place back."""
     module, name = site
-    chain: Any = module.parametrizations[name]  # type: ignore[index]
-    order = next(part.order for part in chain if isinstance(part, Masked))
+    chain, order = _chain(site), _order(module)
     with torch.no_grad():
         chain.original.copy_(chain())
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
@@ -131,35 +191,3 @@ def _put_back(site: Site) -> None:
     names.insert(names.index(later[0]) if later else len(names), name)
     module._parameters.clear()
     module._parameters.update({n: parameters[n] for n in names})
-
-
-def _plain_weights(module: nn.Module) -> list[str]:
-    """The weights to prune, under the names they have without parametrizations."""
-    suffix, prefix = ".original", "parametrizations."
-    names = []
-    for name in [*weights(module), *masks(module)]:
-        plain = name.replace(prefix, "").removesuffix(suffix) if prefix in name else name
-        if plain not in names:
-            names.append(plain)
-    return names
-
-
-def _mask_of(site: Site, tensor: Tensor) -> Tensor:
-    part = _masked(site)
-    return torch.ones_like(tensor, dtype=torch.bool) if part is None else part.mask
-
-
-def _masked(site: Site) -> Masked | None:
-    if not parametrize.is_parametrized(site.module, site.name):
-        return None
-    chain = site.module.parametrizations[site.name]  # type: ignore[index]
-    return next((part for part in chain if isinstance(part, Masked)), None)
-
-
-def _set_mask(site: Site, kept: Tensor) -> None:
-    part = _masked(site)
-    if part is None:
-        order = tuple(site.module._parameters)
-        parametrize.register_parametrization(site.module, site.name, Masked(kept, order))
-    else:
-        part.mask = kept

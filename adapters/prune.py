@@ -210,7 +210,8 @@ def global_unstructured(
         importance_scores: scores by (module, name), for some or all of the pairs.
         names: with a module, dotted parameter names or a filter `(name, tensor) -> bool`; by default
             `masklib.adapters.weights`.
-        root: a module in which to look for other names of the same (tied) parameters.
+        root: a module in which to look for other names of the same (tied) parameters; `parameters` itself if that is
+            a module.
         kwargs: what the method's constructor takes, such as `amount`, counted over the live entries of all.
 
     Raises:

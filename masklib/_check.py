@@ -191,7 +191,7 @@ def _number(argument: str, value: Any) -> Tensor:
     if not 0 <= value <= (1 if fraction else _MOST):
         bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
         out_of_range(argument, value, bound)
-    return torch.tensor(value, dtype=torch.float64 if fraction else torch.int64)
+    return torch.tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ def key(value: Any) -> Tensor:
     number = integer(value, "key", "key=0")
     if not -(2**63) <= number < 2**64:
         raise ValueError(f"`key` must fit in 64 bits, got {number}. For example key=0.")
-    return torch.tensor((number + 2**63) % 2**64 - 2**63, dtype=torch.int64)
+    return torch.tensor((number + 2**63) % 2**64 - 2**63, dtype=torch.int64, device="cpu")
 
 
 # ---- groups ---------------------------------------------------------------------------------------------------------

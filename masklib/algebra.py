@@ -202,7 +202,7 @@ def _total(part: Any) -> Tensor:
     if not isinstance(part, Mapping):
         return part
     values = list(part.values())
-    return torch.stack([v.to(values[0].device) for v in values]).sum() if values else torch.tensor(0)
+    return torch.stack([v.to(values[0].device) for v in values]).sum() if values else torch.tensor(0, device="cpu")
 
 
 def _kept(mask: Tensor) -> Tensor:

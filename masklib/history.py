@@ -102,7 +102,7 @@ def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
         The same method with one call a name; each parameter is one value for all, or a mapping with exactly the
-        scores' names.
+        scores' names, whose values each call gets as they are.
 
     Raises:
         TypeError: if the method is not callable.
@@ -116,7 +116,7 @@ def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
     return partial(_layerwise, method)
 
 
-def _layerwise(method: Callable[..., Any], scores: Any, default_mask: Any = None, /, **params: Any) -> Any:
+def _layerwise(method: Callable[..., Any], /, scores: Any, default_mask: Any = None, **params: Any) -> Any:
     values = _check.tensors(scores, "scores")
     for argument, value in params.items():
         if isinstance(value, Mapping):

@@ -66,14 +66,15 @@ def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
 
         S = abs(w * g)
 
-    SNIP when taken at initialisation. Products of 16-bit types are taken in float32.
+    SNIP when taken at initialisation.
 
     Args:
         params: weights of any shape, a tensor or a mapping by name.
         grads: gradients of the loss with respect to them, with the same shapes and names.
 
     Returns:
-        Scores of the same shapes, in the weights' dtype (real for complex).
+        Scores of the same shapes, in the wider of the two dtypes (real for complex), float32 at least: products of
+        16-bit weights and gradients vanish in 16 bits.
 
     Raises:
         TypeError: if a value is not a floating or complex tensor.
@@ -93,5 +94,4 @@ def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
 
 def _saliency(weight: Tensor, grad: Tensor) -> Tensor:
     wide = torch.promote_types(torch.promote_types(weight.dtype, grad.dtype), torch.float32)
-    product = (weight.detach().to(wide) * grad.detach().to(wide)).abs()
-    return product.to(weight.abs().dtype if weight.is_complex() else weight.dtype)
+    return (weight.detach().to(wide) * grad.detach().to(wide)).abs()

@@ -115,6 +115,14 @@ def is_order_blind(f: Method, s: Any, m: Any) -> None:
         assert same(f(*turned), f(s, m))
 
 
+def looks_at_no_default_device(f: Method, s: Any, m: Any) -> None:
+    """The default device makes no difference."""
+    expected = f(s, m)
+    with torch.device("meta"):
+        got = f(s, m)
+    assert same(got, expected)
+
+
 def is_detached(f: Method, s: Any, m: Any) -> None:
     """Masks of scores that need a gradient carry no graph."""
     floating = {n: t.detach().clone().requires_grad_(t.is_floating_point()) for n, t in named(s).items()}
@@ -142,6 +150,7 @@ BOUND = (
     is_layout_blind,
     is_order_blind,
     is_detached,
+    looks_at_no_default_device,
 )
 
 # ---- laws of numbers ------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def half(scores: Any) -> Any:
     """A mask made from the index, of the scores' form."""
     if isinstance(scores, Mapping):
         return {n: half(t) for n, t in scores.items()}
-    return (torch.arange(scores.numel()).view(scores.shape) % 2) == 0
+    return (torch.arange(scores.numel(), device=scores.device).view(scores.shape) % 2) == 0
 
 
 def custom(scores: Any, default_mask: Any = None) -> Any:
@@ -50,7 +50,7 @@ def pairs(scores: Any) -> Any:
     tensors, start, items = oracle.named(scores), 0, {}
     for name in sorted(tensors):
         size = tensors[name].numel()
-        items[name] = (torch.arange(size) // 2 + start).view(tensors[name].shape)
+        items[name] = (torch.arange(size, device="cpu") // 2 + start).view(tensors[name].shape)
         start += size
     return ml.labels(items if isinstance(scores, Mapping) else items[""])
 

@@ -45,9 +45,15 @@ def test_magnitude_of_every_kind():
 def test_saliency_is_the_magnitude_of_weight_times_gradient(dtype):
     w, g = torch.randn(5, dtype=dtype), torch.randn(5, dtype=dtype)
     got = ml.scores.saliency({"w": w}, {"w": g})["w"]
-    assert got.dtype == dtype
     wide = torch.promote_types(dtype, torch.float32)
-    assert torch.equal(got, (w.to(wide) * g.to(wide)).abs().to(dtype))
+    assert got.dtype == wide
+    assert torch.equal(got, (w.to(wide) * g.to(wide)).abs())
+
+
+def test_saliencies_of_half_precision_do_not_vanish():
+    """The products of these are below the least float16."""
+    w, g = torch.full((4,), 2.0**-14, dtype=torch.float16), torch.tensor([3, 1, 4, 2]).half() * 2.0**-14
+    assert ml.compute_mask(ml.scores.saliency(w, g), keep=2).tolist() == [True, False, True, False]
 
 
 def test_complex_weights_are_ranked_by_their_absolute_value():

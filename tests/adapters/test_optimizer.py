@@ -66,6 +66,56 @@ def test_without_it_remove_and_a_step_revive_them(make):
     assert model.weight[dead].abs().sum() > 0
 
 
+def test_the_last_mask_before_remove_counts():
+    """Also if no step was taken under it."""
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+    prune.l1_unstructured(model, "weight", 5)
+    prune.remove(model, "weight")
+    steps(model, optimizer)
+    assert int((model.weight == 0).sum()) == 8
+    prune.random_unstructured(model, "weight", 10)
+    steps(model, optimizer)
+    prune.remove(model, "weight")
+    dead = model.weight == 0
+    steps(model, optimizer)
+    assert torch.equal(model.weight == 0, dead)
+    assert int(dead.sum()) >= 10
+
+
+def test_undo_sets_free():
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+    prune.l1_unstructured(model, "weight", 3)
+    prune.undo(model, "weight")
+    steps(model, optimizer)
+    assert model.weight.abs().min() > 0
+
+
+def test_what_is_pruned_later_is_held_as_well():
+    model = nn.Sequential(prune.l1_unstructured(nn.Linear(6, 4), "weight", 3), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    keep_zero(optimizer, model)
+    prune.l1_unstructured(model[1], "weight", 3)
+    steps(model, optimizer)
+    assert int((model[1].weight_orig == 0).sum()) == 3
+
+
+def test_the_step_counter_of_a_scalar_parameter_is_no_momentum():
+    model = nn.Module()
+    model.gain = nn.Parameter(torch.tensor(2.0))
+    prune.custom_from_mask(model, "gain", torch.tensor(0))
+    optimizer = torch.optim.AdamW(model.parameters())
+    keep_zero(optimizer, model)
+    for _ in range(3):
+        (model.gain * 3).backward()
+        optimizer.step()
+    assert optimizer.state[model.gain_orig]["step"] == 3
+    assert model.gain_orig == 0
+
+
 def test_masks_may_be_given_and_the_handle_ends_it():
     model = nn.Linear(6, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -81,11 +131,14 @@ def test_masks_may_be_given_and_the_handle_ends_it():
     ("message", "call"),
     [
         ("no pruned parameter", lambda m, o: keep_zero(o, m)),
+        ("no parameters: \\['nope'\\]", lambda m, o: keep_zero(o, m, {"nope": torch.ones(2, 6)})),
+        ("0 and 1 only", lambda m, o: keep_zero(o, m, {"weight": torch.full((2, 6), 0.5)})),
+        ("must be a torch.Tensor", lambda m, o: keep_zero(o, m, {"weight": [[1] * 6] * 2})),
         ("must have its shape", lambda m, o: keep_zero(o, m, {"weight": torch.ones(3)})),
-        ("does not hold 'weight'", lambda m, o: keep_zero(o, nn.Linear(6, 2), {"weight": torch.ones(2, 6)})),
+        ("does not hold \\['weight'\\]", lambda m, o: keep_zero(o, nn.Linear(6, 2), {"weight": torch.ones(2, 6)})),
     ],
 )
 def test_bad_calls(message, call):
     model = nn.Linear(6, 2)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call(model, torch.optim.SGD(model.parameters()))

@@ -79,6 +79,65 @@ def test_a_failing_method_changes_nothing():
         parametrize.remove(model, ["0.weight"])
 
 
+@pytest.mark.parametrize(
+    ("error", "message", "names"),
+    [
+        (ValueError, "`names` must be parameters, got \\['nope'\\]", ["0.weight", "nope"]),
+        (TypeError, "Pass \\['0.weight'\\]", "0.weight"),
+        (ValueError, "must be parameters, got \\['2.table'\\]", ["0.weight", "2.table"]),
+    ],
+)
+def test_names_that_are_no_parameters(error, message, names):
+    model = net()
+    model[2].register_buffer("table", torch.zeros(2, dtype=torch.int64))
+    before = list(model.state_dict())
+    with pytest.raises(error, match=message):
+        parametrize.prune(model, HALF, names)
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("first", ["weight", "bias"])
+def test_remove_restores_the_order_in_whatever_order_it_was_pruned(first):
+    layer = nn.Linear(3, 2)
+    parametrize.prune(layer, HALF, [first])
+    parametrize.prune(layer, HALF, ["weight" if first == "bias" else "bias"])
+    parametrize.remove(layer)
+    assert [n for n, _ in layer.named_parameters()] == ["weight", "bias"]
+
+
+def test_tied_weights_are_one_weight():
+    model = nn.Module()
+    model.embedding, model.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+    model.head.weight = weight = model.embedding.weight
+    for _ in range(2):
+        parametrize.prune(model, partial(ml.l1_unstructured, amount=6))
+    assert torch.equal(model.embedding.weight, model.head.weight)
+    assert int((model.head.weight == 0).sum()) == 12
+    assert list(parametrize.masks(model)) == ["embedding.weight", "head.weight"]
+    parametrize.remove(model)
+    assert model.embedding.weight is model.head.weight is weight
+    assert int((weight == 0).sum()) == 12
+
+
+def test_rnns_run_on_their_pruned_weights():
+    model, x = nn.LSTM(4, 4), torch.randn(3, 2, 4)
+    before = model(x)[0]
+    parametrize.prune(model, HALF)
+    assert not torch.equal(model(x)[0], before)
+    expected = nn.LSTM(4, 4)
+    expected.load_state_dict({n: getattr(model, n).detach() for n in model._flat_weights_names})
+    assert torch.equal(model(x)[0], expected(x)[0])
+
+
+def test_remove_leaves_other_parametrizations_alone():
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    parametrize.prune(layer, HALF, ["weight"])
+    before = list(layer.state_dict())
+    with pytest.raises(ValueError, match="torch removes all or none"):
+        parametrize.remove(layer)
+    assert list(layer.state_dict()) == before
+
+
 def test_any_composition_of_the_core():
     model = parametrize.prune(net(), partial(ml.layerwise(ml.n_of_m), keep=1, of=2))
     assert all(bool((m.view(-1, 2).sum(1) <= 1).all()) for m in parametrize.masks(model).values())

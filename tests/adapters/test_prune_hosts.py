@@ -131,8 +131,13 @@ def test_assigning_a_parameter_while_pruned_is_refused():
     module = prune.l1_unstructured(nn.Linear(3, 3), "weight", 2)
     with pytest.raises(AttributeError, match="weight_orig"):
         module.weight = nn.Parameter(torch.ones(3, 3))
+    for value in (nn.Identity(), torch.ones(3, 3), None):
+        with pytest.raises(AttributeError, match="or work on bake"):
+            module.weight = value
     nn.Linear(3, 3).weight = nn.Parameter(torch.ones(3, 3))
+    module.child = nn.Identity()
     assert (module.weight == 0).sum() == 2
+    assert list(module._modules) == ["child"]
 
 
 def test_devices_of_one_pool_must_agree():

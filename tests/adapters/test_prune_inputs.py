@@ -10,6 +10,7 @@ import torch.nn.utils.prune
 from prunings import hook_of
 from torch import nn
 
+import masklib as ml
 import masklib.adapters.prune as prune
 from masklib.adapters import weights
 
@@ -248,6 +249,21 @@ def test_double_backward_and_forward_mode():
     assert tangent.isfinite()
 
 
+def test_under_a_default_device_without_values():
+    """Loaders build models under torch.device("meta"); pruning a real module there works as ever."""
+    calls = {
+        "l1": lambda m: prune.l1_unstructured(m, "weight", 3),
+        "random": lambda m: prune.random_structured(m, "weight", 1, 0),
+        "twice": lambda m: prune.ln_structured(prune.identity(m, "weight"), "weight", 1, 2, 0),
+    }
+    for call in calls.values():
+        module = nn.Linear(3, 3)
+        with torch.device("meta"):
+            call(module)
+        assert int((module.weight == 0).sum()) == 3
+        assert torch.equal(ml.fold(hook_of(module).history(), module.weight_orig), module.weight_mask != 0)
+
+
 # ---- what has no values, and what others did ------------------------------------------------------------------------
 
 
@@ -258,6 +274,11 @@ def test_double_backward_and_forward_mode():
         "`mask` must be a torch.Tensor, got list": lambda m: prune.custom_from_mask(m, "weight", [[1]]),
         "`n` must be a number, inf, -inf, 'fro' or 'nuc', got 'l2'": lambda m: prune.ln_structured(
             m, "weight", 1, n="l2", dim=0
+        ),
+        "must be a class of methods, got <masklib": lambda m: prune.global_unstructured(m, prune.L1Unstructured(0.5)),
+        "must be a class of methods, got <function": lambda m: prune.global_unstructured(m, prune.is_pruned, module=m),
+        "(module, name) pairs as keys, got 'weight'": lambda m: prune.global_unstructured(
+            m, prune.L1Unstructured, importance_scores={"weight": m.weight}, amount=1
         ),
         "Somebody else has pruned or normed it": lambda m: prune.l1_unstructured(
             torch.nn.utils.prune.l1_unstructured(m, "weight", 2), "weight", 1

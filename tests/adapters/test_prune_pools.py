@@ -146,6 +146,56 @@ def test_whatever_a_method_returns_can_only_remove():
     assert torch.equal(module.weight_mask, before)
 
 
+RETURNS = {
+    "must have its shape": lambda mask: mask.new_zeros(1),
+    "0 and 1 only": lambda mask: mask * 0.5,
+    "must be a torch.Tensor, got list": lambda mask: mask.tolist(),
+}
+
+
+@pytest.mark.parametrize("times", ["first", "later", "global"])
+@pytest.mark.parametrize("message", RETURNS)
+def test_what_a_method_returns_is_checked(message, times):
+    """No broadcasting, no soft masks, in any kind of call."""
+
+    class Wrong(prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t, default_mask):
+            return RETURNS[message](default_mask)
+
+    module = nn.Linear(4, 3)
+    if times == "later":
+        prune.l1_unstructured(module, "weight", 5)
+    before = {n: t.clone() for n, t in module.state_dict().items()}
+    prune_all, prune_one = partial(prune.global_unstructured, module, Wrong), partial(Wrong.apply, module, "weight")
+    call = prune_all if times == "global" else prune_one
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+    assert list(module.state_dict()) == list(before)
+    assert all(torch.equal(before[n], t) for n, t in module.state_dict().items())
+
+
+def test_a_module_is_its_own_root():
+    """The tied site of a weight that the call finds by itself is pruned too."""
+    model = nn.Module()
+    model.embedding, model.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+    model.head.weight = model.embedding.weight
+    prune.global_unstructured(model, prune.L1Unstructured, amount=7)
+    assert torch.equal(model.embedding.weight, model.head.weight)
+    assert int((model.head.weight == 0).sum()) == 7
+
+
+def test_parameters_without_numbers_are_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[1].weight[0, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"1 \(parameter 'weight' of Linear\)"):
+        prune.global_unstructured(model, prune.L1Unstructured, amount=1)
+    with pytest.raises(ValueError, match=r"parameter 'weight' of Linear"):
+        prune.l1_unstructured(model[1], "weight", amount=1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
 def test_other_dtypes(dtype):
     module = nn.Linear(4, 3, dtype=dtype)
