@@ -181,7 +181,7 @@ def picture(results: list[Round], out: Path) -> None:
             mask.flatten(1).t().numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest", aspect="auto"
         )
         panel.set_title(f"round {index}" if index else "dense", fontsize=9)
-        panel.set_xlabel(f"{100 * masklib.sparsity(mask):.0f} %", fontsize=8)
+        panel.set_xlabel(f"{100 * masklib.sparsity(mask):.0f} % zero", fontsize=8)
         panel.set(xticks=[], yticks=[])
     strip.suptitle(
         "Who is alive in the second convolution: 32 filters across, their 16 x 3 x 3 weights down", fontsize=10

@@ -377,6 +377,19 @@ def masks_of_other_values_are_refused(prune):
 
 
 @defect
+def what_a_method_returns_is_checked(prune):
+    class Soft(prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t, default_mask):
+            return default_mask * 0.5
+
+    module = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="0 and 1"):
+        Soft.apply(module, "weight")
+
+
+@defect
 def a_users_own_buffer_is_not_overwritten(prune):
     module = nn.Linear(4, 3)
     module.register_buffer("weight_mask", torch.full((1,), 7.0))
