@@ -70,12 +70,12 @@ def flags(piece: Piece | None) -> Any:
     return piece if piece is None or isinstance(piece, np.ndarray) else piece.reshape(-1).numpy()
 
 
-def reader(dtype: torch.dtype, by_magnitude: bool, elements: int) -> Callable[[Piece], Array]:
+def reader(dtype: torch.dtype, by_magnitude: bool, elements: int, most: int = CHUNK) -> Callable[[Piece], Array]:
     """A function from a piece to its values (their magnitudes), flat; it holds only until the next call.
 
     Magnitudes of signed integers are unsigned, so that the least one does not wrap.
     """
-    scratch = np.empty(min(elements, CHUNK), _NUMPY[dtype])
+    scratch = np.empty(min(elements, most), _NUMPY[dtype])
     unsigned = _UNSIGNED.get(scratch.dtype.str[1:])
 
     def read(piece: Piece) -> Array:

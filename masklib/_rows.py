@@ -1,7 +1,7 @@
 """Exact selection in many short pools at once: the rows of a matrix.
 
-Rows of a few elements are ranked by comparing all pairs, longer ones by a partition of each row; rows too long for the
-cache go to the engine, one by one.
+Rows of a few elements are ranked by comparing all pairs, longer ones by sorting segments of a few hundred, from which
+two bounds follow, and what is between the bounds; rows too long for the cache go to the engine, one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch import Tensor
 from masklib import _engine
 from masklib._chunks import CHUNK, NATIVE, Array, common_dtype, reader, threaded
 
-_PAIRS = 16  # up to here comparing all pairs is faster than partitioning
+_BLOCK = 2 * CHUNK  # items at a time: fewer, longer calls keep the threads apart
+_PAIRS = 12  # up to so many items comparing all pairs is faster than sorting
+_SORTED = 512  # up to so many (of 4 bytes) numpy sorts by networks, several times faster than it partitions
+_STEP = 16
 
 
 def count_alive_in_rows(alive: Tensor) -> Array:
@@ -38,16 +41,15 @@ def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: 
     pools, items = scores.shape
     if items > CHUNK:
         return _long_rows(scores, alive, die, mask, by_magnitude)
-    step = max(1, CHUNK // max(items, 1))
+    step = max(1, _BLOCK // max(items, 1))
     dtype, target = common_dtype({scores.dtype}), mask.numpy()
 
     def share(starts: Sequence[int]) -> None:
-        read = reader(dtype, by_magnitude, scores.numel())
-        kernel = _by_pairs(min(step, pools), items) if items <= _PAIRS else _by_partition
+        read = reader(dtype, by_magnitude, scores.numel(), _BLOCK)
+        kernel = _by_pairs(min(step, pools), items) if items <= _PAIRS else _by_rank
         for rows in (slice(start, start + step) for start in starts):
             values = _read_rows(read, scores[rows])
             live = None if alive is None else alive[rows].numpy()
-            _no_nan(values, live)
             kernel(values, live, die[rows], target[rows])
 
     threaded(share, range(0, pools, step), scores.numel())
@@ -80,6 +82,7 @@ def _by_pairs(rows: int, items: int) -> Callable[..., None]:
     before, first, last = np.empty(rows * items, np.uint8), *np.empty((2, rows * items), bool)
 
     def kernel(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
+        _no_nan(values, alive)
         flat, live = values.reshape(-1), None if alive is None else alive.reshape(-1)
         count = before[: flat.size]
         count.fill(0)
@@ -103,42 +106,68 @@ def _by_pairs(rows: int, items: int) -> Callable[..., None]:
     return kernel
 
 
-def _by_partition(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
-    """An element survives above the `die`-th lowest live value of its row; among its equals, all but the first."""
-    cut, tied = _cuts(values, alive, die)
+def _by_rank(values: Array, alive: Array | None, die: Array, mask: Array) -> None:
+    """An element survives above the `die`-th lowest live value of its row, and so do the last of its equals."""
+    highest = np.inf if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+    ranked = values if alive is None else np.where(alive, values, highest)
+    cut = _cuts(ranked, (die - 1).clip(min=0), highest)
     np.greater(values, cut[:, None], out=mask)
     if alive is not None:
         mask &= alive
-    rows = np.flatnonzero(tied | (die == 0))
-    if rows.size:
-        _spare(values, alive, cut, die, mask, rows)
+    surviving = (values.shape[1] if alive is None else _count(alive)) - die
+    if surviving.sum() > np.count_nonzero(mask):
+        _spare(values, alive, cut, surviving, mask)
 
 
-def _limits(dtype: Any) -> tuple[Any, Any]:
-    return (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+def _spare(values: Array, alive: Array | None, cut: Array, surviving: Array, mask: Array) -> None:
+    """Let the last of each row's equals of the cut live, until so many survive."""
+    missing = surviving - _count(mask)
+    rows = np.flatnonzero(missing)
+    tied = values[rows] == cut[rows, None]
+    if alive is not None:
+        tied &= alive[rows]
+    first = _count(tied) - missing[rows]
+    mask[rows] |= tied & (np.cumsum(tied, axis=1, dtype=np.int32) > first[:, None])
 
 
-def _cuts(values: Array, alive: Array | None, die: Array) -> tuple[Array, Array]:
-    """The `die`-th lowest live value of each row, and whether a later one may equal it.
+def _cuts(values: Array, rank: Array, highest: Any) -> Array:
+    """The value of a rank, counted from 0, in each row.
 
-    The dead are made highest; rows in which fewer die get lowest values added, so that one rank serves all rows.
+    Long rows are sorted in segments and seen as blocks of a few consecutive values. If a * _STEP <= rank, the a-th
+    lowest of the blocks' first values is a lower bound; counting one incomplete block a segment, another one is an
+    upper bound; and only blocks that reach between the bounds are sorted again.
     """
-    lowest, highest = _limits(values.dtype)
-    rank = max(int(die.max()), 1)
-    added = rank - np.maximum(die, 1)
-    items, width = values.shape[1], int(added.max())
-    filled = np.empty((len(values), items + width), values.dtype)
-    filled[:, :items] = values if alive is None else np.where(alive, values, highest)
-    filled[:, items:] = np.where(np.arange(width) < added[:, None], lowest, highest)
-    filled.partition(rank - 1, axis=1)
-    cut = filled[:, rank - 1]
-    return cut, filled[:, rank:].min(axis=1, initial=highest) == cut
+    rows, items = values.shape
+    segments = -(-items // min(_SORTED, _SORTED * 4 // values.itemsize))
+    if segments == 1:
+        return _sorted(values.copy())[np.arange(rows), rank]
+    length = -(-items // (segments * _STEP)) * _STEP
+    padded = np.full((rows, segments * length), highest, values.dtype)
+    padded[:, :items] = values
+    blocks = _sorted(padded.reshape(-1, length)).reshape(rows, -1, _STEP)
+    first, last = blocks[:, :, 0], blocks[:, :, -1]
+    bounds = np.sort(first, axis=1)
+    upper = -(-(rank + 1 + segments * (_STEP - 1)) // _STEP) - 1
+    low = bounds[np.arange(rows), rank // _STEP]
+    high = np.where(upper < bounds.shape[1], bounds[np.arange(rows), upper.clip(max=bounds.shape[1] - 1)], highest)
+    below = last < low[:, None]
+    near = (first <= high[:, None]) & ~below & (low < high)[:, None]
+    few = _count(near)
+    taken = np.arange(few.max(initial=1)) < few[:, None]
+    candidates = np.full((*taken.shape, _STEP), highest, values.dtype)
+    candidates[taken] = blocks[near]
+    cut = _sorted(candidates.reshape(rows, -1))[np.arange(rows), np.where(few, rank - _STEP * _count(below), 0)]
+    return np.where(few, cut, low)
 
 
-def _spare(values: Array, alive: Array | None, cut: Array, die: Array, mask: Array, rows: Array) -> None:
-    """In the given rows, let all but as many of the ties at the cut live as must die."""
-    values, cut = values[rows], cut[rows, None]
-    live = np.ones_like(values, bool) if alive is None else alive[rows]
-    tied = (values == cut) & live
-    wanted = die[rows] - np.count_nonzero((values < cut) & live, axis=1)
-    mask[rows] |= tied & (np.cumsum(tied, axis=1) > wanted[:, None])
+def _sorted(values: Array) -> Array:
+    """The same rows sorted in place, NaN last."""
+    values.sort(axis=1)
+    if (values[:, -1] != values[:, -1]).any():
+        raise _engine.HasNaN
+    return values
+
+
+def _count(flags: Array) -> Array:
+    """How many of each row are true."""
+    return flags.view(np.uint8).sum(axis=1, dtype=np.int32)

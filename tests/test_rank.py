@@ -13,12 +13,15 @@ import masklib as ml
 from masklib import _chunks, _engine, _rank, _rows
 
 
-@pytest.fixture(params=[(8, 1, 4), (64, 16, 1), (1000, 100, 4)], ids=lambda p: f"chunk={p[0]}")
+@pytest.fixture(params=[(8, 1, 4, 2), (64, 16, 1, 3), (1000, 100, 4, 5)], ids=lambda p: f"chunk={p[0]}")
 def small(request, monkeypatch):
-    """Chunks, direct sizes and brackets so small that few elements cross many borders."""
-    chunk, direct, sigmas = request.param
+    """Chunks, direct sizes, brackets and blocks so small that few elements cross many borders."""
+    chunk, direct, sigmas, step = request.param
     for module in (_chunks, _rows):
         monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(_rows, "_BLOCK", chunk)
+    monkeypatch.setattr(_rows, "_SORTED", 4 * step)
+    monkeypatch.setattr(_rows, "_STEP", step)
     monkeypatch.setattr(_engine, "_DIRECT", direct)
     monkeypatch.setattr(_engine, "_SIGMAS", sigmas)
     monkeypatch.setattr(_engine, "_SLACK", 1)
@@ -54,7 +57,7 @@ def test_a_mapping_of_mixed_dtypes_equals_the_oracle(small, data):
 
 @given(st.data())
 def test_rows_equal_the_oracle_by_either_kernel(small, data):
-    rows, items = data.draw(st.sampled_from([(5, 3), (40, 16), (30, 17), (3, 40), (9, 70)]))
+    rows, items = data.draw(st.sampled_from([(5, 3), (40, 12), (30, 13), (3, 40), (9, 70), (2, 200)]))
     s, m = data.draw(scored(False, (rows, items)))
     for number in ({"amount": 0.4}, {"sparsity": 0.7}, {"keep": 2}, {"amount": 1.0}, {"amount": 0.0}):
         expected = oracle.compute_mask(s, m, ml.rows(), **number)
@@ -89,6 +92,28 @@ def test_threads_make_no_difference(threads):
         assert torch.equal(ml.l1_unstructured(s, m, amount=0.3), expected)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["normal", "equal", "sorted", "one segment highest", "tied", "half infinite"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int16])
+def test_long_rows_of_every_kind(kind, dtype):
+    """Several segments, the last one incomplete, and rows that lose different numbers."""
+    base = torch.randn(6, 2500, generator=torch.Generator().manual_seed(0)).mul(100)
+    s = {
+        "normal": base,
+        "equal": torch.ones(6, 2500),
+        "sorted": base.sort(1).values,
+        "one segment highest": base.sort(1, descending=True).values,
+        "tied": base.div(50).round(),
+        "half infinite": base.where(base > 0, -3e4 if dtype == torch.int16 else -torch.inf),
+    }[kind].to(dtype)
+    alive = torch.rand(s.shape, generator=torch.Generator().manual_seed(1)) < torch.tensor([[1, 0.9, 0.5, 0.1, 0, 1]]).T
+    for mask in (None, alive):
+        for share in (0.0, 0.01, 0.5, 0.997, 1.0):
+            expected = _rank._rows_sorted(s, mask, torch.tensor(share).double(), "amount", "", False)
+            assert torch.equal(ml.compute_mask(s, mask, amount=share, groups=ml.rows()), expected)
+    with pytest.raises(ValueError, match=r"^1 NaN"):
+        ml.compute_mask(s.double().index_fill(1, torch.tensor([7]), torch.nan)[:1], amount=0.5, groups=ml.rows())
 
 
 @pytest.mark.parametrize("values", ["equal", "sorted", "reversed", "half zero", "periodic"])
