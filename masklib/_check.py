@@ -167,12 +167,12 @@ _EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"
 
 def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
     """Read the one number given: which argument it is, and its value as a 0-d int64 or float64 tensor."""
-    given = {"amount": amount, "keep": keep, "sparsity": sparsity}
-    given = {argument: value for argument, value in given.items() if value is not None}
+    pairs = ("amount", amount), ("keep", keep), ("sparsity", sparsity)
+    given = [pair for pair in pairs if pair[1] is not None]
     if len(given) != 1:
-        got = " and ".join(f"{a}={v!r}" for a, v in given.items()) or "none"
+        got = " and ".join(f"{a}={v!r}" for a, v in given) or "none"
         raise TypeError(f"Give exactly one of `amount`, `keep` and `sparsity`, got {got}. For example amount=0.2.")
-    ((argument, value),) = given.items()
+    ((argument, value),) = given
     return argument, _number(argument, value)
 
 
@@ -191,7 +191,7 @@ def _number(argument: str, value: Any) -> Tensor:
     if not 0 <= value <= (1 if fraction else _MOST):
         bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
         out_of_range(argument, value, bound)
-    return torch.tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")
+    return torch.scalar_tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any,
     """Refuse numbers that a pool cannot meet; `alive` and `items` hold the counts by pool."""
     most = 1 if fraction else items if counting == "keep" else alive
     met = (number >= 0) & (number <= most)
-    if not met.all():
+    if not (met.all() if met.ndim else met):
         value, limit = _first_unmet(met, number), _first_unmet(met, most)
         what = "items of the pool" if counting == "keep" else "items alive in the pool"
         where = f" (scores of {', '.join(map(repr, names))})" if any(names) else ""

@@ -74,9 +74,11 @@ def pool_of(
 
 def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, dtype: torch.dtype) -> list[Chunk]:
     flat = scores.is_contiguous() and (alive is None or alive.is_contiguous())
-    values = pieces(scores, dtype, flat)
+    values, target = pieces(scores, dtype, flat), mask.numpy().reshape(-1)
     live = [None] * len(values) if alive is None else pieces(alive, torch.bool, flat)
-    ends, target = accumulate(map(size, values)), mask.numpy().reshape(-1)
+    if len(values) == 1:
+        return [Chunk(values[0], live[0], target)]
+    ends = accumulate(map(size, values))
     return [Chunk(v, a, target[end - size(v) : end]) for v, a, end in zip(values, live, ends)]
 
 
@@ -108,21 +110,23 @@ def kill_lowest(pool: Pool, k: int, alive: int) -> None:
 
 def _all_at_once(pool: Pool, k: int) -> None:
     """The same for a small pool: collect everything."""
-    parts = pool.map(_live)
-    values = np.concatenate([values for _, values in parts]) if parts else np.empty(0)
-    if np.isnan(values).any():
-        raise HasNaN
-    start, survives = 0, ~_lowest(values, k)
-    for chunk, (index, part) in zip(pool.chunks, parts):
-        chunk.mask.fill(False)
-        chunk.mask[index] = survives[start : start + part.size]
+    read = pool.reader()
+    parts = [_live(read(chunk.scores), chunk) for chunk in pool.chunks]
+    survives, start = _highest(_joined(parts), k), 0
+    for chunk, part in zip(pool.chunks, parts):
+        chunk.mask[:] = False
+        chunk.mask[... if chunk.alive is None else flags(chunk.alive)] = survives[start : start + part.size]
         start += part.size
 
 
-def _live(read: Callable[[Piece], Array], chunk: Chunk) -> tuple[Any, Array]:
-    """The index and the values of the live elements of a chunk."""
-    values, alive = read(chunk.scores), flags(chunk.alive)
-    return (slice(None), values.copy()) if alive is None else (alive, values[alive])
+def _live(values: Array, chunk: Chunk) -> Array:
+    """The values of the live elements of a chunk."""
+    return values.copy() if chunk.alive is None else values[flags(chunk.alive)]
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """All values in one array."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0)
 
 
 # ---- where to look --------------------------------------------------------------------------------------------------
@@ -172,14 +176,11 @@ def _attempt(pool: Pool, low: Any, high: Any, k: int, alive: int) -> int:
 
 def _between(pool: Pool, low: Any, high: Any, k: int, alive: int) -> int:
     parts = pool.map(partial(_collect, low=low, high=high))
-    values = np.concatenate([values for _, _, values in parts]) if parts else np.empty(0)
-    if np.isnan(values).any():
-        raise HasNaN
+    values = _joined([values for _, _, values in parts])
     wanted = k - (alive - sum(kept for kept, _, _ in parts) - values.size)
     if not 0 <= wanted <= values.size:
         return -1 if wanted < 0 else 1
-    survives = ~_lowest(values, wanted)
-    start = 0
+    survives, start = _highest(values, wanted), 0
     for chunk, (_, index, _) in zip(pool.chunks, parts):
         chunk.mask[index[survives[start : start + index.size]]] = True
         start += index.size
@@ -202,15 +203,28 @@ def _collect(read: Callable[[Piece], Array], chunk: Chunk, low: Any, high: Any) 
     return int(np.count_nonzero(mask)), index, values[index]
 
 
-def _lowest(values: Array, k: int) -> Array:
-    """Which of a few values are the lowest k, ties by index."""
+def _highest(values: Array, k: int) -> Array:
+    """Which of a few values survive when the lowest k die, ties by index.
+
+    Raises:
+        HasNaN: if one is NaN.
+    """
     if k in (0, values.size):
-        return np.full(values.size, k > 0)
-    cut = np.partition(values, k - 1)[k - 1]
-    lowest = values < cut
-    ties = np.flatnonzero(values == cut)
-    lowest[ties[: k - np.count_nonzero(lowest)]] = True
-    return lowest
+        _refuse_nan(values)
+        return np.full(values.size, k == 0)
+    ranked = values.copy()
+    ranked.partition(k - 1)
+    survives = values > ranked[k - 1]
+    missing = values.size - k - np.count_nonzero(survives)
+    if missing:  # ties, or NaN, which is above nothing
+        _refuse_nan(values)
+        survives[np.flatnonzero(values == ranked[k - 1])[-missing:]] = True
+    return survives
+
+
+def _refuse_nan(values: Array) -> None:
+    if (values != values).any():
+        raise HasNaN
 
 
 def _at(pool: Pool, value: Any, k: int, alive: int) -> int:

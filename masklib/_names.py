@@ -13,7 +13,7 @@ TensorsT = TypeVar("TensorsT", Tensor, dict[str, Tensor], Mapping[str, Tensor])
 
 def named(value: Any) -> Mapping[str, Any]:
     """Read a bare value as the mapping `{'': value}`; a mapping is returned as it is."""
-    return value if isinstance(value, Mapping) else {"": value}
+    return {"": value} if isinstance(value, Tensor) or not isinstance(value, Mapping) else value
 
 
 def like(value: Any, result: Mapping[str, Any]) -> Any:
