@@ -191,7 +191,7 @@ def _number(argument: str, value: Any) -> Tensor:
     if not 0 <= value <= (1 if fraction else _MOST):
         bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
         out_of_range(argument, value, bound)
-    return torch.scalar_tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")
+    return torch.scalar_tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")  # type: ignore[arg-type]
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:

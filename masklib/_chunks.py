@@ -7,8 +7,11 @@ dtypes) are converted piece by piece, in cache.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -71,11 +74,11 @@ def flags(piece: Piece | None) -> Any:
 
 
 def reader(dtype: torch.dtype, by_magnitude: bool, elements: int, most: int = CHUNK) -> Callable[[Piece], Array]:
-    """A function from a piece to its values (their magnitudes), flat; it holds only until the next call.
+    """A function from a piece to its values (their magnitudes), flat; they hold until the thread reads again.
 
     Magnitudes of signed integers are unsigned, so that the least one does not wrap.
     """
-    scratch = np.empty(min(elements, most), _NUMPY[dtype])
+    scratch = _scratch(min(elements, most) * dtype.itemsize).view(_NUMPY[dtype])
     unsigned = _UNSIGNED.get(scratch.dtype.str[1:])
 
     def read(piece: Piece) -> Array:
@@ -90,13 +93,32 @@ def reader(dtype: torch.dtype, by_magnitude: bool, elements: int, most: int = CH
     return read
 
 
+def _scratch(size: int) -> Array:
+    """Bytes of this thread, kept: the first touch of fresh memory costs as much as all the work on it."""
+    kept = getattr(_kept, "scratch", None)
+    if kept is None or kept.size < size:
+        kept = _kept.scratch = np.empty(size, np.uint8)
+    return kept[:size]
+
+
+_kept = threading.local()
+
+
 def threaded(work: Callable[[Sequence[Any]], T], tasks: Sequence[Any], elements: int) -> list[T]:
     """Run `work` on contiguous shares of the tasks, one share a thread; results in order."""
     threads = min(torch.get_num_threads(), len(tasks), 1 + elements // (4 * CHUNK))
     if threads <= 1:
         return [work(tasks)]
     bounds = [len(tasks) * t // threads for t in range(threads + 1)]
-    shares = [tasks[start:stop] for start, stop in pairwise(bounds)]
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work, share) for share in shares[1:]]
-        return [work(shares[0]), *(other.result() for other in others)]
+    first, *rest = (tasks[start:stop] for start, stop in pairwise(bounds))
+    others = [_workers(torch.get_num_threads()).submit(work, share) for share in rest]
+    return [work(first), *(other.result() for other in others)]
+
+
+@lru_cache(maxsize=1)
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work, which starts them several times faster than new ones."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="masklib")
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a child process has no threads

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -114,6 +120,40 @@ def test_long_rows_of_every_kind(kind, dtype):
             assert torch.equal(ml.compute_mask(s, mask, amount=share, groups=ml.rows()), expected)
     with pytest.raises(ValueError, match=r"^1 NaN"):
         ml.compute_mask(s.double().index_fill(1, torch.tensor([7]), torch.nan)[:1], amount=0.5, groups=ml.rows())
+
+
+def test_a_forked_process_starts_its_own_threads():
+    """Workers of data loaders are forked from a process whose threads wait for work."""
+    s, before = torch.randn(2**21), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = ml.l1_unstructured(s, amount=0.5)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            got = ml.l1_unstructured(s, amount=0.5).numpy()
+            os.write(write, b"same" if np.array_equal(got, expected.numpy()) else b"no")
+            os._exit(0)
+        answered = select.select([read], [], [], 60)[0]
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert answered, "the child hangs"
+        assert os.read(read, 4) == b"same"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_of_the_user_do_not_disturb_one_another():
+    tensors = [torch.randn(2**20, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    expected = [ml.l1_unstructured(s, amount=0.5) for s in tensors]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(lambda s: ml.l1_unstructured(s, amount=0.5), tensors * 4))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected * 4))
 
 
 @pytest.mark.parametrize("values", ["equal", "sorted", "reversed", "half zero", "periodic"])
