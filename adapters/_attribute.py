@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 MARK = "_masklib_pruned"
 
@@ -89,13 +88,9 @@ def no_update() -> None:
 
 
 def plain(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The module's own parameters, by the name they have when they are neither pruned nor parametrized."""
-    if isinstance(module, ParametrizationList):
-        return {}
+    """The module's own parameters, by the name they have when they are not pruned."""
     pruned = {f"{name}_orig": name for name in module.__dict__.get(MARK, ())}
-    own = {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
-    chains: Any = module.parametrizations if is_parametrized(module) else {}
-    return own | {n: chain.original for n, chain in chains.items() if "original" in chain._parameters}
+    return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
 
 
 def owner_of(module: nn.Module) -> type:

@@ -57,7 +57,8 @@ class BasePruningMethod(ABC):
             A tensor of the parameter's shape; its gradient flows to `name_orig` where the mask is 1.
         """
         name = self._pruned_name(module)
-        return _site.effective(getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"))
+        sparse = module.__dict__.get("sparse") is True
+        return _site.effective(getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"), sparse)
 
     @classmethod
     def apply(
@@ -120,9 +121,10 @@ class BasePruningMethod(ABC):
         name = self._pruned_name(module)
         pruned = self.apply_mask(module).detach()
         with _site.unchanged_on_error([module]), torch.no_grad():
-            self._record.final = _site.current_mask(module, name)
+            param, kept = _site.parameter(module, name), _site.mask_of(module, name)
             _site.leave(module, name)
-            module._parameters[name].copy_(pruned)  # type: ignore[union-attr]
+            param.copy_(pruned)
+            _site.remember(param, kept)
 
     def on_living(self, t: Tensor, mask: Tensor) -> Tensor:
         """Compute the mask on what is alive, as `PRUNING_TYPE` says, and combine it with `mask`.

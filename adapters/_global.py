@@ -18,7 +18,8 @@ from ._sites import Site
 
 
 def global_method(pruning_method: Any, kwargs: dict[str, Any]) -> BasePruningMethod:
-    method = None if isinstance(pruning_method, BasePruningMethod) else pruning_method(**kwargs)
+    makes = callable(pruning_method) and not isinstance(pruning_method, BasePruningMethod)
+    method = pruning_method(**kwargs) if makes else None
     if not isinstance(method, BasePruningMethod):
         raise TypeError(
             f"`pruning_method` must be a class of methods, got {pruning_method!r}. Pass the class and, beside it, what "

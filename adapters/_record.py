@@ -21,7 +21,6 @@ class Record:
         died: uint8 of the weight's shape on the CPU, the number of the step it died at; 0 = alive.
         numbers: for each step its number in `died`; once there are more than 255, neighbours come to share one.
         methods: for each step its method if the weights determine it, else None.
-        final: bool of the weight's shape, who was alive when the pruning was made permanent; None if it was not.
     """
 
     def __init__(self, shape: torch.Size) -> None:
@@ -29,7 +28,6 @@ class Record:
             self.died = torch.zeros(shape, dtype=torch.uint8, device="cpu")
         self.numbers: tuple[int, ...] = ()
         self.methods: tuple[Any, ...] = ()
-        self.final: Tensor | None = None
 
     @torch.inference_mode(False)
     def add(self, alive: Tensor | None, kept: Tensor, method: Any) -> None:

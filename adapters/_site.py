@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._attribute import MARK, install, mark, owner_of, unmark
 
@@ -24,14 +26,11 @@ def parameter(module: nn.Module, name: str) -> nn.Parameter:
     """The parameter behind a name, pruned or not."""
     if is_marked(module, name):
         return getattr(module, f"{name}_orig")
-    value = getattr(module, name)
-    if not isinstance(value, nn.Parameter) or name not in module._parameters:
-        own = [n for n, p in module._parameters.items() if p is not None]
-        hint = " Somebody else has pruned or normed it: undo that first." if f"{name}_orig" in own else ""
-        raise TypeError(
-            f"`name` must name a parameter of the module, but {name!r} of {type(module).__name__} is "
-            f"{type(value).__name__}. Its parameters: {own}.{hint}"
-        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError("a scripted module cannot be pruned. Prune first, then script prune.bake(module).")
+    value = module._parameters.get(name)
+    if value is None:
+        _refuse_no_parameter(module, name)
     if isinstance(value, nn.parameter.UninitializedParameter):
         raise ValueError(f"{name!r} of {type(module).__name__} is not initialized. Run a forward pass first.")
     if any(base.__name__ == "DTensor" for base in type(value).__mro__):
@@ -39,6 +38,18 @@ def parameter(module: nn.Module, name: str) -> nn.Parameter:
             f"{name!r} of {type(module).__name__} is a DTensor. Prune before sharding, on the whole tensor."
         )
     return value
+
+
+def _refuse_no_parameter(module: nn.Module, name: str) -> NoReturn:
+    """Say what the name is instead; a parametrized tensor is not computed for it, which might change its state."""
+    kind = "parametrized" if is_parametrized(module, name) else type(getattr(module, name)).__name__
+    own = [n for n, p in module._parameters.items() if p is not None]
+    other = kind == "parametrized" or f"{name}_orig" in own
+    hint = " Somebody else has pruned or normed it: undo that first." if other else ""
+    raise TypeError(
+        f"`name` must name a parameter of the module, but {name!r} of {type(module).__name__} is {kind}. "
+        f"Its parameters: {own}.{hint}"
+    )
 
 
 def check_values(param: Tensor, what: str) -> None:
@@ -52,14 +63,14 @@ def is_marked(module: nn.Module, name: str) -> bool:
     return name in module.__dict__.get(MARK, ())
 
 
-def current_mask(module: nn.Module, name: str) -> Tensor | None:
-    """Who is alive, as bool; None if the name is not pruned."""
-    return getattr(module, f"{name}_mask") != 0 if is_marked(module, name) else None
+def mask_of(module: nn.Module, name: str) -> Tensor:
+    """Who is alive of a pruned parameter, as bool."""
+    return getattr(module, f"{name}_mask") != 0
 
 
 def alive_at(sites: Iterable[tuple[nn.Module, str]]) -> Tensor | None:
     """Who is alive at every site of one parameter, as bool; None if none of them is pruned."""
-    masks = [mask for site in sites if (mask := current_mask(*site)) is not None]
+    masks = [mask_of(*site) for site in sites if is_marked(*site)]
     return reduce(torch.logical_and, masks) if masks else None
 
 
@@ -78,11 +89,31 @@ def now(orig: Tensor, alive: Tensor | None) -> Tensor:
     return orig.detach() if alive is None else torch.where(alive, orig.detach(), orig.new_zeros(()))
 
 
-def effective(orig: Tensor, mask: Tensor) -> Tensor:
-    """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient is zero where the mask is."""
+def effective(orig: Tensor, mask: Tensor, sparse: bool = False) -> Tensor:
+    """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient, `sparse` or not, is zero likewise."""
+    if sparse:
+        return _WithSparseGradient.apply(orig, mask)
     if isinstance(orig, Tensor) and (orig.is_complex() or orig.itemsize == 1):  # torch.fx traces what is no Tensor
         return torch.where(mask != 0, orig, orig.new_zeros(()))
     return torch.ops.aten.threshold_backward(orig, mask.to(orig.dtype), 0)
+
+
+class _WithSparseGradient(torch.autograd.Function):
+    """The same for embeddings whose gradients are sparse tensors, which only a product can take."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(orig: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask != 0, orig, orig.new_zeros(()))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient * ctx.saved_tensors[0].to(gradient.dtype), None
 
 
 def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
@@ -122,9 +153,31 @@ def as_buffer(kept: Tensor, orig: Tensor) -> Tensor:
         return torch.empty_like(orig, requires_grad=False).copy_(kept)
 
 
+_removed: Any = WeakTensorKeyDictionary()  # watched parameter -> bool, who was alive at `remove`; None: all
+
+
+def forget(params: Iterable[Tensor]) -> None:
+    """Begin anew."""
+    for param in params:
+        _removed.pop(param, None)
+
+
+def watch(param: Tensor) -> Tensor | None:
+    """From now on remember what `remove` makes permanent in a parameter; return what it has."""
+    return _removed.setdefault(param, None)
+
+
+def remember(param: Tensor, kept: Tensor) -> None:
+    """Note that a mask was made permanent, if somebody watches."""
+    if param in _removed:
+        before = _removed[param]
+        _removed[param] = kept if before is None else kept & before
+
+
 @contextmanager
 def unchanged_on_error(modules: list[nn.Module], values: Tensor | None = None) -> Iterator[None]:
     """Put the modules' tables, the random state, and the values of a parameter if given, back if anything fails."""
+    modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]  # which nothing here changes
     before = None if values is None else values.detach().clone()
     tables = [(m, {t: dict(m.__dict__[t]) for t in _TABLES}, dict(m.__dict__.get(MARK, {})), type(m)) for m in modules]
     hooks = [hook.snapshot() for _, _, marks, _ in tables for hook in marks.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -67,15 +67,24 @@ def _pair(entry: Any) -> Site:
 
 
 def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Tensor], bool] | None) -> list[Site]:
-    if isinstance(names, str):
-        raise TypeError(f"`names` must hold names, got the string {names!r}. Pass [{names!r}].")
     if names is None:
-        chosen: Iterable[str] = weights(module)
+        chosen = list(weights(module))
     elif callable(names):
         chosen = [n for n, p in plain_names(module).items() if names(n, p)]
     else:
-        chosen = names
+        chosen = known_names(names, plain_names(module), "parameters of the module")
     return [dotted(module, name) for name in chosen]
+
+
+def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str = "names") -> list[str]:
+    """The names as a list, all of which must be known."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"`{argument}` must hold several names, got {names!r}. For example {list(known)[:1]}.")
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ValueError(f"`{argument}` must be {what}, got {unknown}. They are: {list(known)}.")
+    return wanted
 
 
 def plain_names(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,14 +28,15 @@ def to_dense(state_dict: State) -> dict[str, Any]:
         A new dict, which a module that is not pruned loads.
 
     Raises:
-        ValueError: if an `_orig` has no `_mask`, or one that does not fit.
+        ValueError: if an `_orig` has no `_mask`, or one that does not fit, or stands beside its plain name.
 
     >>> m = prune.custom_from_mask(nn.Linear(2, 1), "weight", torch.tensor([[1, 0]]))
     >>> list(to_dense(m.state_dict()))
     ['weight', 'bias']
     """
     names = _pairs(state_dict, [key.removesuffix("_orig") for key in state_dict if key.endswith("_orig")])
-    dense: dict[str, Any] = {}
+    _refuse_taken(state_dict, names)
+    dense = _like(state_dict, {})
     for key, value in state_dict.items():
         if key.removesuffix("_orig") in names and key.endswith("_orig"):
             name = key.removesuffix("_orig")
@@ -63,7 +66,8 @@ def to_pruned(state_dict: State, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     unknown = [name for name in masks if name not in state_dict]
     if unknown:
         raise ValueError(f"`masks` has names that `state_dict` lacks: {unknown}. Its keys: {list(state_dict)}.")
-    pruned = {f"{k}_orig" if k in masks else k: v for k, v in state_dict.items()}
+    _refuse_taken(state_dict, [f"{name}{end}" for name in masks for end in ("_orig", "_mask")])
+    pruned = _like(state_dict, {f"{k}_orig" if k in masks else k: v for k, v in state_dict.items()})
     for name, mask in masks.items():
         kept = _site.checked_mask(mask, state_dict[name], None, repr(name))
         pruned[f"{name}_mask"] = _site.as_buffer(kept, state_dict[name])
@@ -92,9 +96,11 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     """
     parameters = plain_names(module)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
+    for name in names:
+        _site.check_values(parameters[name], repr(name))
     kept = {n: _site.checked_mask(state_dict[f"{n}_mask"], parameters[n], None, repr(n)) for n in names}
     masks = {dotted(module, n): mask for n, mask in kept.items()}
-    values = {n: v.clone() if isinstance(v, Tensor) else v for n, v in module.state_dict().items()}
+    values = [(t, t.detach().clone()) for t in _tensors(module)]
     try:
         with _site.unchanged_on_error(list(module.modules())):
             for name in pruned_names(module):
@@ -103,9 +109,31 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
                 custom_from_mask(*site, mask)
             module.load_state_dict(state_dict)
     except BaseException:
-        module.load_state_dict(values)
+        for tensor, before in values:
+            tensor.detach().copy_(before)
         raise
     return module
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """All parameters and buffers that have values."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
+            yield tensor
+
+
+def _like(state_dict: State, entries: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Entries as a state dict with the versions of modules that the given one carries."""
+    result: Any = OrderedDict(entries)
+    if hasattr(state_dict, "_metadata"):
+        result._metadata = copy.copy(state_dict._metadata)
+    return result
+
+
+def _refuse_taken(state_dict: State, names: Iterable[str]) -> None:
+    taken = [name for name in names if name in state_dict]
+    if taken:
+        raise ValueError(f"`state_dict` already has {taken}, which would be overwritten. Rename them first.")
 
 
 def _pairs(state_dict: State, names: Iterable[str]) -> list[str]:

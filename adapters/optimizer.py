@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from . import _site
-from ._record import Record
-from ._sites import Site, dotted, plain_names, pruned_names
+from ._sites import dotted, known_names, plain_names, pruned_names
+from .parametrize import originals
 
 
 def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tensor] | None = None) -> RemovableHandle:
@@ -44,46 +44,41 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
     >>> int((layer.weight_orig == 0).sum())
     3
     """
-    fixed = None if masks is None else _fixed(module, masks)
-    _refuse_strangers(optimizer, module, pruned_names(module) if masks is None else list(masks))
-    records: dict[Record, Site] = {}
+    _site.forget(module.parameters())
+    entries = _masked(module) if masks is None else _given(module, masks)
+    _refuse_strangers(optimizer, entries)
 
     def hold(*_: Any) -> None:
-        for param, mask in _pruned(module, records) if fixed is None else fixed:
+        for _name, param, mask in _masked(module) if masks is None else entries:
             _zero(optimizer, param, ~mask)
 
     hold()
     return optimizer.register_step_post_hook(hold)
 
 
-def _fixed(module: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
-    """Parameters and their masks as given."""
+Entries = list[tuple[str, nn.Parameter, Tensor]]
+
+
+def _given(module: nn.Module, masks: Mapping[str, Tensor]) -> Entries:
+    """Names, parameters and masks as given."""
+    known = originals(module) | plain_names(module)
+    names = known_names(masks, known, "parameters", "masks")
+    return [(n, known[n], _site.checked_mask(masks[n], known[n], None, repr(n))) for n in names]
+
+
+def _masked(module: nn.Module) -> Entries:
+    """What is pruned now, and what `remove` made permanent since this was first asked."""
     known = plain_names(module)
-    unknown = [name for name in masks if name not in known]
-    if unknown:
-        raise ValueError(f"`masks` has names that are no parameters: {unknown}. The parameters: {list(known)}.")
-    return [(known[n], _site.checked_mask(m, known[n], None, repr(n))) for n, m in masks.items()]
+    removed = [(n, p, mask) for n, p in known.items() if (mask := _site.watch(p)) is not None]
+    pruned = [(n, known[n], _site.mask_of(*dotted(module, n))) for n in pruned_names(module)]
+    return pruned + [entry for entry in removed if entry[1].shape == entry[2].shape]
 
 
-def _pruned(module: nn.Module, records: dict[Record, Site]) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Parameters and masks of what is pruned now, and of what was when it was removed; `records` remembers them."""
-    for name in pruned_names(module):
-        site = dotted(module, name)
-        records[_site.hook_of(*site)._record] = site
-    for record, site in list(records.items()):
-        pruned = _site.is_marked(*site) and _site.hook_of(*site)._record is record
-        mask = _site.current_mask(*site) if pruned else record.final
-        if mask is None:  # undone
-            del records[record]
-        else:
-            yield _site.parameter(*site), mask
-
-
-def _refuse_strangers(optimizer: Optimizer, module: nn.Module, names: list[str]) -> None:
-    if not names:
+def _refuse_strangers(optimizer: Optimizer, entries: Entries) -> None:
+    if not entries:
         raise ValueError("`module` has no pruned parameter: prune it first, or pass masks={name: mask}.")
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    strangers = [name for name in names if id(_site.parameter(*dotted(module, name))) not in owned]
+    strangers = [name for name, param, _ in entries if id(param) not in owned]
     if strangers:
         raise ValueError(f"`optimizer` does not hold {strangers}. Make it from module.parameters().")
 

@@ -16,7 +16,9 @@ from torch.nn.utils import parametrize
 
 import masklib
 
-from ._sites import Site, dotted, plain_names
+from ._attribute import MARK
+from ._site import unchanged_on_error
+from ._sites import Site, dotted, known_names
 from .weights import weights
 
 Method = Callable[[dict[str, Tensor], dict[str, Tensor]], Mapping[str, Tensor]]
@@ -63,12 +65,13 @@ def prune(module: nn.Module, method: Method, names: Iterable[str] | None = None)
     ['bias', 'parametrizations.weight.0.mask', 'parametrizations.weight.original']
     """
     chosen = _chosen(module, names)
-    scores = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
-    kept = method(scores, {name: _mask_of(sites, scores[name]) for name, sites in chosen.items()})
-    kept = masklib.custom_from_mask(scores, mask=dict(kept))
-    for name, sites in chosen.items():
-        for site in sites:
-            _set_mask(site, kept[name].clone())
+    with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
+        scores = {name: getattr(*sites[0]).detach().clone() for name, sites in chosen.items()}
+        kept = method(scores, {name: _mask_of(sites, scores[name]) for name, sites in chosen.items()})
+        kept = masklib.custom_from_mask(scores, mask=dict(kept))
+        for name, sites in chosen.items():
+            for site in sites:
+                _set_mask(site, kept[name])
     return module
 
 
@@ -84,7 +87,7 @@ def masks(module: nn.Module) -> dict[str, Tensor]:
     >>> masks(prune(nn.Linear(2, 1), partial(masklib.l1_unstructured, amount=2)))
     {'weight': tensor([[False, False]])}
     """
-    parts = {name: _masked(dotted(module, name)) for name in plain_names(module)}
+    parts = {name: _masked(dotted(module, name)) for name in originals(module)}
     return {name: part.mask for name, part in parts.items() if part is not None}
 
 
@@ -106,38 +109,48 @@ def remove(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
     (['weight', 'bias'], 1)
     """
     pruned = masks(module)
-    sites = dict.fromkeys(
-        dotted(module, name) for name in _known(pruned if names is None else names, pruned, "pruned parameters")
-    )
+    wanted = known_names(pruned if names is None else names, pruned, "pruned parameters")
+    sites = list(dict.fromkeys(dotted(module, name) for name in wanted))
     for site in sites:
         _refuse_others(site)
-    for site in sites:
-        _put_back(site)
+    values = [_chain(site)().detach() for site in sites]
+    for site, value in zip(sites, values):
+        _put_back(site, value)
     return module
 
 
-def _known(names: Iterable[str], known: Mapping[str, Any], what: str) -> list[str]:
-    """The names as a list, all of which must be known."""
-    if isinstance(names, str):
-        raise TypeError(f"`names` must hold names, got the string {names!r}. Pass [{names!r}].")
-    wanted = list(names)
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise ValueError(f"`names` must be {what}, got {unknown}. They are: {list(known)}.")
-    return wanted
+def originals(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by every dotted name they have without parametrizations, those made of several tensors left out."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        if not isinstance(owner, parametrize.ParametrizationList):
+            chains: Any = owner.parametrizations if parametrize.is_parametrized(owner) else {}
+            originals = {n: chain.original for n, chain in chains.items() if "original" in chain._parameters}
+            own = {n: p for n, p in owner._parameters.items() if p is not None} | originals
+            found |= {f"{prefix}.{n}" if prefix else n: p for n, p in own.items()}
+    return found
 
 
 def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Site]]:
     """The sites of each chosen parameter, by the first of its names."""
-    known = plain_names(module)
+    known = originals(module)
+    wanted = [*weights(module), *masks(module)] if names is None else known_names(names, known, "parameters")
     chosen: dict[int, tuple[str, list[Site]]] = {}
-    for name in weights(module) if names is None else _known(names, known, "parameters"):
-        param = known[name]
-        if isinstance(param, nn.parameter.UninitializedParameter):
+    for name in wanted:
+        if isinstance(known[name], nn.parameter.UninitializedParameter):
             raise ValueError(f"{name!r} is not initialized. Run a forward pass first.")
-        sites = dict.fromkeys(dotted(module, n) for n, p in known.items() if p is param)
-        chosen.setdefault(id(param), (name, list(sites)))
+        sites = list(dict.fromkeys(dotted(module, n) for n, p in known.items() if p is known[name]))
+        chosen.setdefault(id(known[name]), (name, sites))
+    for _, sites in chosen.values():
+        for site in sites:
+            _refuse_drop_in(site)
     return dict(chosen.values())
+
+
+def _refuse_drop_in(site: Site) -> None:
+    """A module has one kind of pruning: the drop-in's attributes and torch's parametrized class exclude each other."""
+    if site.module.__dict__.get(MARK):
+        raise ValueError(f"{type(site.module).__name__} is pruned by adapters.prune: remove or undo that first.")
 
 
 def _mask_of(sites: list[Site], tensor: Tensor) -> Tensor:
@@ -155,7 +168,10 @@ def _chain(site: Site) -> Any:
     return site.module.parametrizations[site.name] if parametrize.is_parametrized(*site) else ()  # type: ignore[index]
 
 
+@torch.inference_mode(False)
 def _set_mask(site: Site, kept: Tensor) -> None:
+    """Set a copy of the mask, which training can use later."""
+    kept = kept.clone()
     part = _masked(site)
     if part is None:
         parametrize.register_parametrization(*site, Masked(kept, _order(site.module)))
@@ -178,16 +194,18 @@ def _refuse_others(site: Site) -> None:
         )
 
 
-def _put_back(site: Site) -> None:
-    """Write the zeros into the parameter itself, then give it its name and its place back."""
+def _put_back(site: Site, value: Tensor) -> None:
+    """Write the pruned values into the parameter itself, then give it its name and its place back."""
     module, name = site
-    chain, order = _chain(site), _order(module)
+    order = _order(module)
     with torch.no_grad():
-        chain.original.copy_(chain())
+        _chain(site).original.copy_(value)
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     parameters = dict(module._parameters)
     names = [n for n in parameters if n != name]
-    later = [n for n in order[order.index(name) + 1 :] if n in names]
+    later = [n for n in order[order.index(name) + 1 :] if n in names] if name in order else []
     names.insert(names.index(later[0]) if later else len(names), name)
     module._parameters.clear()
     module._parameters.update({n: parameters[n] for n in names})
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()

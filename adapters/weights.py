@@ -33,6 +33,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         TypeError: if it is not a module.
+        ValueError: if a lazy layer has no values yet.
 
     >>> list(weights(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))))
     ['0.weight', '3.weight']
@@ -49,4 +50,8 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _matrices(module: nn.Module) -> dict[str, Tensor]:
     """The module's own parameters of two dims and more, by plain name."""
-    return {n: p for n, p in plain(module).items() if p.dim() > 1 and "bias" not in n.split("_")}
+    own = plain(module)
+    lazy = [name for name, param in own.items() if isinstance(param, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"{lazy} of {type(module).__name__} are not initialized. Run a forward pass first.")
+    return {n: p for n, p in own.items() if p.dim() > 1 and "bias" not in n.split("_")}

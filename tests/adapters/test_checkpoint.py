@@ -136,6 +136,60 @@ def test_a_load_that_fails_in_the_middle_leaves_the_values_too():
     assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
 
 
+class Picky(nn.Module):
+    """Its state dict leaves a part out; it loads that part all the same, and then refuses what it does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.frozen = nn.Linear(3, 2), nn.Linear(2, 2)
+        self.register_buffer("steps", torch.zeros(1), persistent=False)
+
+    def state_dict(self, *args, **kwargs):
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if not k.startswith("frozen")}
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        self.steps.add_(1)
+        unknown = super().load_state_dict(state_dict, strict=False).unexpected_keys
+        if unknown:
+            raise RuntimeError(f"unknown {unknown}")
+
+
+def test_a_failed_load_puts_back_what_no_state_dict_shows():
+    model = Picky()
+    before = [t.clone() for t in (*model.parameters(), *model.buffers())]
+    with pytest.raises(RuntimeError, match="unknown"):
+        load_pruned(model, {"frozen.weight": torch.zeros(2, 2), "head.weight": torch.zeros(2, 3), "zz": torch.ones(1)})
+    assert all(torch.equal(a, b) for a, b in zip((*model.parameters(), *model.buffers()), before))
+
+
+def test_pruned_parts_of_a_parametrization():
+    def net():
+        torch.manual_seed(1)
+        return nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+
+    source = net()
+    ours.l1_unstructured(source.parametrizations.weight, "original1", 3)
+    model = load_pruned(net(), source.state_dict())
+    assert torch.equal(model.weight, source.weight)
+
+
+def test_lazy_and_empty_modules():
+    model, source = nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(2)), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    ours.l1_unstructured(source[0], "weight", 2)
+    load_pruned(model, source.state_dict())
+    assert int((model[0].weight == 0).sum()) == 2
+    state = ours.l1_unstructured(nn.Linear(3, 3), "weight", 2).state_dict()
+    with pytest.raises(ValueError, match="no values yet"):
+        load_pruned(nn.Linear(3, 3, device="meta"), state)
+
+
+def test_converters_keep_the_versions_of_modules():
+    state = ours.l1_unstructured(nn.Linear(3, 2), "weight", 2).state_dict()
+    dense = to_dense(state)
+    assert dense._metadata == state._metadata
+    assert to_pruned(dense, {"weight": torch.ones(2, 3)})._metadata == state._metadata
+
+
 def test_one_module_under_two_names():
     def shared():
         model = nn.Module()
@@ -154,5 +208,9 @@ def test_converters_refuse_what_does_not_fit():
         to_dense({"a_orig": torch.ones(2)})
     with pytest.raises(ValueError, match="lacks: \\['b'\\]"):
         to_pruned({"a": torch.ones(2)}, {"b": torch.ones(2)})
+    with pytest.raises(ValueError, match="already has \\['w_mask'\\]"):
+        to_pruned({"w": torch.ones(2), "w_mask": torch.ones(2)}, {"w": torch.ones(2)})
+    with pytest.raises(ValueError, match="already has \\['w'\\]"):
+        to_dense({"w": torch.ones(2), "w_orig": torch.ones(2), "w_mask": torch.ones(2)})
     with pytest.raises(ValueError, match="shape"):
         to_pruned({"a": torch.ones(2)}, {"a": torch.ones(3)})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+import masklib as ml
 import masklib.adapters.prune as prune
+from masklib.adapters import parametrize
 from masklib.adapters.optimizer import keep_zero
 
 OPTIMIZERS = {
@@ -76,7 +80,6 @@ def test_the_last_mask_before_remove_counts():
     steps(model, optimizer)
     assert int((model.weight == 0).sum()) == 8
     prune.random_unstructured(model, "weight", 10)
-    steps(model, optimizer)
     prune.remove(model, "weight")
     dead = model.weight == 0
     steps(model, optimizer)
@@ -92,6 +95,41 @@ def test_undo_sets_free():
     prune.undo(model, "weight")
     steps(model, optimizer)
     assert model.weight.abs().min() > 0
+
+
+def test_a_removed_layer_may_change_afterwards():
+    """What is held is the parameter, not its place."""
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+    prune.remove(model, "weight")
+    dead = model.weight == 0
+    weight = nn.utils.parametrizations.spectral_norm(model).parametrizations.weight.original
+    steps(model, optimizer)
+    assert not weight[dead].any()
+    del model.parametrizations
+    optimizer.step()
+
+
+def test_it_begins_anew():
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = keep_zero(optimizer, model)
+    prune.remove(model, "weight")
+    handle.remove()
+    steps(model, optimizer)
+    prune.l1_unstructured(model, "bias", 1)
+    keep_zero(optimizer, model)
+    steps(model, optimizer)
+    assert model.weight.abs().min() > 0
+
+
+def test_masks_of_parametrized_modules():
+    model = parametrize.prune(nn.Linear(6, 2), partial(ml.l1_unstructured, amount=3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model, parametrize.masks(model))
+    steps(model, optimizer)
+    assert int((model.parametrizations.weight.original == 0).sum()) == 3
 
 
 def test_what_is_pruned_later_is_held_as_well():
@@ -131,7 +169,7 @@ def test_masks_may_be_given_and_the_handle_ends_it():
     ("message", "call"),
     [
         ("no pruned parameter", lambda m, o: keep_zero(o, m)),
-        ("no parameters: \\['nope'\\]", lambda m, o: keep_zero(o, m, {"nope": torch.ones(2, 6)})),
+        ("`masks` must be parameters, got \\['nope'\\]", lambda m, o: keep_zero(o, m, {"nope": torch.ones(2, 6)})),
         ("0 and 1 only", lambda m, o: keep_zero(o, m, {"weight": torch.full((2, 6), 0.5)})),
         ("must be a torch.Tensor", lambda m, o: keep_zero(o, m, {"weight": [[1] * 6] * 2})),
         ("must have its shape", lambda m, o: keep_zero(o, m, {"weight": torch.ones(3)})),

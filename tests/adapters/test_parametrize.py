@@ -83,7 +83,7 @@ def test_a_failing_method_changes_nothing():
     ("error", "message", "names"),
     [
         (ValueError, "`names` must be parameters, got \\['nope'\\]", ["0.weight", "nope"]),
-        (TypeError, "Pass \\['0.weight'\\]", "0.weight"),
+        (TypeError, "For example \\['0.weight'\\]", "0.weight"),
         (ValueError, "must be parameters, got \\['2.table'\\]", ["0.weight", "2.table"]),
     ],
 )
@@ -136,6 +136,90 @@ def test_remove_leaves_other_parametrizations_alone():
     with pytest.raises(ValueError, match="torch removes all or none"):
         parametrize.remove(layer)
     assert list(layer.state_dict()) == before
+
+
+@pytest.mark.parametrize("names", [None, ["0.weight", "2.weight"]])
+def test_modules_that_the_drop_in_prunes_are_refused_before_anything_changes(names):
+    model = net()
+    drop_in.l1_unstructured(model[2], "bias", 1)
+    before = list(model.state_dict())
+    with pytest.raises(ValueError, match=r"Linear is pruned by adapters\.prune"):
+        parametrize.prune(model, HALF, names)
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_drop_in_prunes_a_tied_weight_behind_a_parametrization_too(whole):
+    model = nn.Module()
+    model.a, model.b = nn.Linear(4, 4), nn.Linear(4, 4)
+    model.b.weight = weight = model.a.weight
+    parametrize.prune(model.b, HALF)
+    before = list(model.state_dict())
+    if whole:
+        drop_in.global_unstructured(model, drop_in.L1Unstructured, amount=5)
+    else:
+        drop_in.l1_unstructured(model.a, "weight", 5, root=model)
+    assert int((model.a.weight == 0).sum()) == 5
+    assert not model.b.weight[model.a.weight == 0].any()
+    drop_in.remove(model.a, "weight", root=model)
+    assert list(model.state_dict()) == before
+    assert model.a.weight is model.b.parametrizations.weight.original is weight
+
+
+def test_the_drop_in_passes_by_normed_layers():
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    drop_in.global_unstructured(model, drop_in.L1Unstructured, amount=5)
+    assert int((model[1].weight == 0).sum()) == 5
+    before = model[0].parametrizations.weight[0]._u.clone()
+    with pytest.raises(TypeError, match="'weight' of ParametrizedLinear is parametrized"):
+        drop_in.l1_unstructured(model[0], "weight", 3)
+    assert torch.equal(model[0].parametrizations.weight[0]._u, before)
+
+
+def test_a_method_that_draws_writes_and_fails_changes_nothing():
+    def bad(scores, masks):
+        torch.rand(3)
+        for tensor in (*scores.values(), *masks.values()):
+            tensor.zero_()
+        raise KeyError
+
+    model = parametrize.prune(net(), HALF, ["0.weight"])
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    with pytest.raises(KeyError):
+        parametrize.prune(model, bad)
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_remove_computes_everything_first():
+    model = parametrize.prune(net(), HALF)
+    model[2].parametrizations.weight[0].mask = torch.ones(3, dtype=torch.bool)
+    before = list(model.state_dict())
+    with pytest.raises(ValueError, match="shape"):
+        parametrize.remove(model)
+    assert list(model.state_dict()) == before
+
+
+def test_a_parameter_that_came_later_goes_last():
+    layer = parametrize.prune(nn.Linear(3, 2), HALF)
+    layer.scale = nn.Parameter(torch.ones(2))
+    parametrize.prune(layer, HALF, ["scale"])
+    parametrize.remove(layer)
+    assert [n for n, _ in layer.named_parameters()] == ["weight", "bias", "scale"]
+
+
+def test_masks_made_in_inference_mode_can_train():
+    layer = nn.Linear(4, 2)
+    for _ in range(2):
+        with torch.inference_mode():
+            parametrize.prune(layer, HALF)
+    layer(torch.ones(1, 4)).sum().backward()
+
+
+def test_flat_weights_of_an_rnn_after_remove():
+    model = parametrize.remove(parametrize.prune(nn.GRU(3, 3), HALF))
+    assert all(a is getattr(model, n) for a, n in zip(model._flat_weights, model._flat_weights_names))
 
 
 def test_any_composition_of_the_core():

@@ -122,7 +122,7 @@ def test_empty_and_single_tensors():
 
 def test_a_single_string_is_not_names():
     model = nn.Sequential(nn.Linear(3, 3))
-    with pytest.raises(TypeError, match=r"Pass \['0.weight'\]"):
+    with pytest.raises(TypeError, match=r"For example \['0.weight'\]"):
         prune.global_unstructured(model, prune.L1Unstructured, names="0.weight", amount=2)
 
 
@@ -264,6 +264,24 @@ def test_under_a_default_device_without_values():
         assert torch.equal(ml.fold(hook_of(module).history(), module.weight_orig), module.weight_mask != 0)
 
 
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_sparse_gradients(kind):
+    """As torch.nn.utils.prune has them: sparse, and zero where the mask is."""
+    twins = {lib: kind(6, 4, sparse=True) for lib in (prune, torch.nn.utils.prune)}
+    twins[torch.nn.utils.prune].load_state_dict(twins[prune].state_dict())
+    rows = torch.tensor([[1, 2, 1]])
+    for lib, module in twins.items():
+        lib.l1_unstructured(module, "weight", 11)
+        module(rows).square().sum().backward()
+    mine, other = (module.weight_orig.grad for module in twins.values())
+    assert mine.is_sparse
+    assert torch.equal(mine.to_dense(), other.to_dense())
+    assert not mine.to_dense()[twins[prune].weight_mask == 0].any()
+    with torch.no_grad():
+        twins[prune].weight_orig.fill_(torch.nan)
+    assert torch.equal(twins[prune].weight.isnan(), twins[prune].weight_mask != 0)
+
+
 # ---- what has no values, and what others did ------------------------------------------------------------------------
 
 
@@ -280,6 +298,14 @@ def test_under_a_default_device_without_values():
         "(module, name) pairs as keys, got 'weight'": lambda m: prune.global_unstructured(
             m, prune.L1Unstructured, importance_scores={"weight": m.weight}, amount=1
         ),
+        "must be a class of methods, got 'l1'": lambda m: prune.global_unstructured(m, "l1", amount=1),
+        "`names` must be parameters of the module, got ['nope.weight', 3]": lambda m: prune.global_unstructured(
+            m, prune.L1Unstructured, names=["nope.weight", 3], amount=1
+        ),
+        "['weight', 'bias'] of LazyLinear are not initialized": lambda m: prune.global_unstructured(
+            nn.Sequential(m, nn.LazyLinear(2)), prune.L1Unstructured, amount=1
+        ),
+        "Prune first, then script": lambda m: prune.l1_unstructured(torch.jit.script(m), "weight", 1),
         "Somebody else has pruned or normed it": lambda m: prune.l1_unstructured(
             torch.nn.utils.prune.l1_unstructured(m, "weight", 2), "weight", 1
         ),
