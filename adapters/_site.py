@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from masklib.masking import masked
+
 from ._attribute import MARK, install, mark, owner_of, unmark
 
 
@@ -90,12 +92,10 @@ def now(orig: Tensor, alive: Tensor | None) -> Tensor:
 
 
 def effective(orig: Tensor, mask: Tensor, sparse: bool = False) -> Tensor:
-    """where(mask, orig, 0) in one kernel that lets no NaN through; its gradient, `sparse` or not, is zero likewise."""
+    """where(mask, orig, 0), which lets no NaN through; its gradient, `sparse` or not, is zero likewise."""
     if sparse:
         return _WithSparseGradient.apply(orig, mask)
-    if isinstance(orig, Tensor) and (orig.is_complex() or orig.itemsize == 1):  # torch.fx traces what is no Tensor
-        return torch.where(mask != 0, orig, orig.new_zeros(()))
-    return torch.ops.aten.threshold_backward(orig, mask.to(orig.dtype), 0)
+    return masked(orig, mask)
 
 
 class _WithSparseGradient(torch.autograd.Function):
@@ -105,7 +105,7 @@ class _WithSparseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(orig: Tensor, mask: Tensor) -> Tensor:
-        return torch.where(mask != 0, orig, orig.new_zeros(()))
+        return masked(orig, mask)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

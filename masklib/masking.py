@@ -36,8 +36,14 @@ def apply(params: TensorsT, masks: Tensors) -> TensorsT:
     _check.known_names(kept, entries, "masks", "params")
     for name, mask in kept.items():
         _check.mask_like(mask, entries[name], _check.place(name, "masks"), _check.place(name, "params"))
-    return like(params, {n: _apply(p, kept[n]) if n in kept else p for n, p in entries.items()})
+    return like(params, {n: masked(p, kept[n]) if n in kept else p for n, p in entries.items()})
 
 
-def _apply(param: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, param, param.new_zeros(()))
+def masked(param: Tensor, mask: Tensor) -> Tensor:
+    """where(mask, param, 0) for a mask of 0 and 1 in any dtype; its gradient is zero where the mask is.
+
+    For floating types by the kernel of a ReLU's gradient, which is several times faster than that of `where`.
+    """
+    if isinstance(param, Tensor) and not (param.is_floating_point() and param.itemsize > 1):
+        return torch.where(mask != 0, param, param.new_zeros(()))
+    return torch.ops.aten.threshold_backward(param, mask.to(param.dtype), 0)  # also of what torch.fx traces, no Tensor
