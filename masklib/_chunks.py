@@ -24,6 +24,7 @@ Piece = Any  # an Array that can be read as it stands, else a Tensor to convert
 T = TypeVar("T")
 
 CHUNK = 2**18
+_PAGE = 2**12  # bytes; neighbours so far apart are first brought together in the order of memory
 _NUMPY = {
     getattr(torch, name): np.dtype(name)
     for name in ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -68,6 +69,13 @@ def size(piece: Piece) -> int:
     return piece.size if isinstance(piece, np.ndarray) else piece.numel()
 
 
+def every(piece: Piece, start: int, stride: int) -> Piece:
+    """Each `stride`-th element of a piece in logical order; of another layout without copying it."""
+    if isinstance(piece, np.ndarray):
+        return piece[start::stride]
+    return piece.take(torch.arange(start, max(start, piece.numel()), stride, device="cpu"))
+
+
 def flags(piece: Piece | None) -> Any:
     """A piece of a mask as a flat array, None being all True."""
     return piece if piece is None or isinstance(piece, np.ndarray) else piece.reshape(-1).numpy()
@@ -85,7 +93,8 @@ def reader(dtype: torch.dtype, by_magnitude: bool, elements: int, most: int = CH
         values = piece
         if not isinstance(piece, np.ndarray):
             values = scratch[: piece.numel()]
-            torch.from_numpy(values).view(piece.shape).copy_(piece)
+            far = piece.dim() > 1 and piece.stride(-1) * piece.element_size() >= _PAGE
+            torch.from_numpy(values).view(piece.shape).copy_(piece.clone() if far else piece)
         if by_magnitude:
             values = np.abs(values, out=scratch[: values.size])
         return values.view(unsigned) if by_magnitude and unsigned else values

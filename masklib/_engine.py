@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib._chunks import Array, Piece, common_dtype, flags, pieces, reader, size, threaded
+from masklib._chunks import Array, Piece, common_dtype, every, flags, pieces, reader, size, threaded
 
 _DIRECT = 2**15  # up to here everything is collected
 _SIGMAS = 4  # half the width of a bracket, in standard deviations of the sampled rank
@@ -144,10 +144,9 @@ def _sample(pool: Pool, alive: int) -> Array:
 
 def _sampled(read: Callable[[Piece], Array], chunk: Chunk, index: int, stride: int) -> Array:
     """Every so many values of a chunk, from a start that moves so as not to fall in step with the data."""
-    pick = slice(index * 7919 % stride, None, stride)
-    values = read(chunk.scores.reshape(-1)[pick])
-    alive = flags(chunk.alive)
-    return values.copy() if alive is None else values[alive[pick]]
+    start = index * 7919 % stride
+    values = read(every(chunk.scores, start, stride))
+    return values.copy() if chunk.alive is None else values[flags(every(chunk.alive, start, stride))]
 
 
 def _bracket(sample: Array, share: float, widening: int) -> tuple[Any, Any]:

@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from masklib._chunks import threaded
 from masklib._op import op
 
 ELEMENTS, ITEMS = 0, 1
@@ -44,13 +46,6 @@ def _mix(state: int) -> int:
     return state ^ state >> _LAST_SHIFT
 
 
-def _mix_(state: Tensor) -> Tensor:
-    """The same finalizer in place on int64, whose products wrap."""
-    for shift, factor in _ROUNDS:
-        state.bitwise_xor_(_logical_shift(state, shift)).mul_(_signed(factor))
-    return state.bitwise_xor_(_logical_shift(state, _LAST_SHIFT))
-
-
 def _logical_shift(state: Tensor, shift: int) -> Tensor:
     return (state >> shift).bitwise_and_((1 << (64 - shift)) - 1)
 
@@ -66,11 +61,35 @@ def _fake(key: Tensor, name: str, stream: int, shape: Sequence[int], device: tor
 
 @op("noise(Tensor key, str name, int stream, SymInt[] shape, Device device) -> Tensor", fake=_fake)
 def noise(key: Tensor, name: str, stream: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    """Noise of a shape as int64, made in cache-sized chunks."""
+    """Noise of a shape as int64."""
     seed = _mix(_mix((int(key) + (1 + stream) * GOLDEN) & _MASK) ^ _fnv1a(name))
-    result = torch.empty(math.prod(shape), dtype=torch.int64, device=device)
-    for start in range(0, result.numel(), _CHUNK):
-        chunk = result[start : start + _CHUNK]
-        torch.arange(start + 1, start + 1 + chunk.numel(), out=chunk)
-        _mix_(chunk.mul_(_signed(GOLDEN)).add_(_signed(seed)))
-    return result.view(list(shape))
+    fill = _on_cpu if device.type == "cpu" else _on_device
+    return fill(seed, math.prod(shape), device).view(list(shape))
+
+
+def _on_cpu(seed: int, size: int, device: torch.device) -> Tensor:
+    """In numpy, whose unsigned integers shift in logical zeros, and in as many threads as torch has."""
+    result = np.empty(size, np.uint64)
+
+    def share(starts: Sequence[int]) -> None:
+        steps = np.arange(1, _CHUNK + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+        shifted = np.empty_like(steps)
+        for start in starts:
+            state = result[start : start + _CHUNK]
+            scratch = shifted[: state.size]
+            np.add(steps[: state.size], np.uint64(seed + start * GOLDEN & _MASK), out=state)
+            for shift, factor in _ROUNDS:
+                np.bitwise_xor(state, np.right_shift(state, np.uint64(shift), out=scratch), out=state)
+                np.multiply(state, np.uint64(factor), out=state)
+            np.bitwise_xor(state, np.right_shift(state, np.uint64(_LAST_SHIFT), out=scratch), out=state)
+
+    threaded(share, range(0, size, _CHUNK), size)
+    return torch.from_numpy(result.view(np.int64))
+
+
+def _on_device(seed: int, size: int, device: torch.device) -> Tensor:
+    """In torch, whose int64 products wrap."""
+    state = torch.arange(1, size + 1, device=device).mul_(_signed(GOLDEN)).add_(_signed(seed))
+    for shift, factor in _ROUNDS:
+        state.bitwise_xor_(_logical_shift(state, shift)).mul_(_signed(factor))
+    return state.bitwise_xor_(_logical_shift(state, _LAST_SHIFT))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from strategies import DTYPES, KEYS, NAMES, layouts
 
 import masklib as ml
+from masklib import _random
 
 GOLDEN = {  # (key, name): the first two values; they may never change
     (0, ""): [968999591178511036, 8524995788417003113],
@@ -47,6 +48,13 @@ def test_the_oracle_has_the_published_constants():
 @given(KEYS, st.sampled_from(NAMES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.integers(0, 99))
 def test_elements_are_the_documented_hash(key, name, n):
     assert noise(n, key, name).tolist() == [oracle.noise(key, name, oracle.ELEMENTS, i) for i in range(n)]
+
+
+@given(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 5, 2**16 - 1, 2**16 + 1, 2**17 + 3]))
+def test_noise_of_other_devices_is_the_same(seed, size):
+    """The path for other devices, run here on the CPU."""
+    cpu = torch.device("cpu")
+    assert torch.equal(_random._on_cpu(seed, size, cpu), _random._on_device(seed, size, cpu))
 
 
 @given(KEYS, st.sampled_from(["", *NAMES]), st.integers(0, 7), st.integers(0, 7))
