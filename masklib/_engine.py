@@ -24,7 +24,7 @@ from torch import Tensor
 from masklib._chunks import Array, Piece, common_dtype, every, flags, pieces, reader, size, threaded
 
 _DIRECT = 2**15  # up to here everything is collected
-_SIGMAS = 4  # half the width of a bracket, in standard deviations of the sampled rank
+_SIGMAS = 3  # half the width of a bracket, in standard deviations of the sampled rank
 _SLACK = 8  # and at least so many sampled values
 _WIDEN = 8
 

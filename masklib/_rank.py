@@ -5,7 +5,8 @@ Among equal scores the lower index dies first; the dead are never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -13,27 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _check, _device
 from masklib._engine import HasNaN, count_alive, kill_lowest, pool_of
 from masklib._op import each_example, expanded, op
+from masklib._order import comparable, sortable
 from masklib._rows import count_alive_in_rows, kill_lowest_in_rows
-
-_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
-_UNSIGNED = {
-    torch.int8: torch.uint8,
-    torch.int16: torch.uint16,
-    torch.int32: torch.uint32,
-    torch.int64: torch.uint64,
-}
-
-
-def magnitude(tensor: Tensor) -> Tensor:
-    """Absolute values; those of an n-bit integer are unsigned n-bit integers, so the least one does not wrap."""
-    unsigned = _UNSIGNED.get(tensor.dtype)
-    if unsigned is not None:
-        return tensor.abs().view(unsigned)
-    return tensor.abs() if tensor.is_floating_point() or tensor.is_complex() else tensor.clone()
-
 
 _REDUCED = 2**20  # elements reduced at a time, which bounds the float64 copies
 
@@ -53,34 +38,6 @@ def dying(counting: str, number: Any, alive: Any, items: Any, names: Sequence[st
     if counting == "sparsity":
         return ((number * items).round() - (items - alive)).clip(min=0)
     return (number * alive).round() if fraction else number + 0 * alive
-
-
-# ---- one order for all dtypes ---------------------------------------------------------------------------------------
-
-
-def comparable(scores: Sequence[Tensor], by_magnitude: bool) -> list[Tensor]:
-    """The scores in one dtype that sorts as they do: -0.0 as 0.0, unsigned integers as signed ones."""
-    values = [_sortable(magnitude(s) if by_magnitude else s) for s in scores]
-    dtype = _common_dtype({v.dtype for v in values})
-    return [v.to(dtype) for v in values]
-
-
-def _sortable(tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point():
-        return tensor + 0.0
-    if tensor.dtype == torch.uint64:
-        return tensor.view(torch.int64) ^ torch.iinfo(torch.int64).min
-    return tensor.to(_WIDER.get(tensor.dtype, tensor.dtype))
-
-
-def _common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
-    """The least dtype that holds all of them exactly."""
-    if len({d.is_floating_point for d in dtypes}) == 2:
-        return torch.float64
-    common, *rest = dtypes
-    for dtype in rest:
-        common = torch.promote_types(common, dtype)
-    return common
 
 
 # ---- selection ------------------------------------------------------------------------------------------------------
@@ -136,37 +93,34 @@ def lowest(
     """Kill the lowest of one pool that spans all the tensors, each of any shape; ties in the order given."""
     if not scores:
         return []
-    if any(s.device.type != "cpu" for s in scores):
-        return _lowest_sorted(scores, alive, number, counting, names, by_magnitude)
-    masks = [_empty_mask(s) for s in scores]
-    pool = pool_of(scores, alive, masks, by_magnitude)
-    live = pool.elements if all(a is None for a in alive) else count_alive(pool)
-    die = dying(counting, number.numpy(force=True)[()], np.int64(live), np.int64(pool.elements), names)
+    select = _lowest_on_cpu if all(s.device.type == "cpu" for s in scores) else _lowest_on_device
     try:
-        kill_lowest(pool, int(die), live)
+        return select(scores, alive, partial(dying, counting, number.numpy(force=True)[()], names=names), by_magnitude)
     except HasNaN:
         _check.no_nan(scores, alive, names)
         raise
+
+
+_HowMany = Callable[[Any, Any], Any]  # from the live ones and all of them to how many die
+
+
+def _lowest_on_cpu(
+    scores: Sequence[Tensor], alive: Sequence[Tensor | None], how_many: _HowMany, by_magnitude: bool
+) -> list[Tensor]:
+    masks = [_empty_mask(s) for s in scores]
+    pool = pool_of(scores, alive, masks, by_magnitude)
+    live = pool.elements if all(a is None for a in alive) else count_alive(pool)
+    kill_lowest(pool, int(how_many(np.int64(live), np.int64(pool.elements))), live)
     return masks
 
 
-def _lowest_sorted(
-    scores: Sequence[Tensor],
-    alive: Sequence[Tensor | None],
-    number: Tensor,
-    counting: str,
-    names: Sequence[str],
-    by_magnitude: bool,
+def _lowest_on_device(
+    scores: Sequence[Tensor], alive: Sequence[Tensor | None], how_many: _HowMany, by_magnitude: bool
 ) -> list[Tensor]:
-    """The same by one stable sort, on any device."""
-    _check.no_nan(scores, alive, names)
-    device = scores[0].device
-    values = torch.cat([v.reshape(-1).to(device) for v in comparable(scores, by_magnitude)])[None]
-    live = torch.cat([_live(s, a).reshape(-1).to(device) for s, a in zip(scores, alive)])[None]
-    counts = live.sum(1)
-    die = dying(counting, number.to(device), counts, torch.full_like(counts, live.shape[1]), names)
-    parts = survivors(values, live, die)[0].split([s.numel() for s in scores])
-    return [part.view(s.shape).to(s.device, copy=True) for part, s in zip(parts, scores)]
+    elements = sum(s.numel() for s in scores)
+    live = sum(s.numel() if a is None else int(a.count_nonzero()) for s, a in zip(scores, alive))
+    die = int(how_many(np.int64(live), np.int64(elements)))
+    return _device.kill_lowest(scores, alive, die, live, by_magnitude)
 
 
 def _live(scores: Tensor, alive: Tensor | None) -> Tensor:
@@ -215,7 +169,7 @@ def _rows_sorted(
     """The same by one stable sort of each row, on any device."""
     _check.no_nan([scores], [alive], [name])
     live = _live(scores, alive)
-    (values,) = comparable([scores], by_magnitude)
+    values = sortable(scores, by_magnitude)
     counts = live.sum(1)
     die = dying(counting, number.to(counts.device), counts, torch.full_like(counts, scores.shape[1]), [name])
     return survivors(values, live, die)
@@ -297,7 +251,7 @@ def lowest_labelled(
 def _totals(scores: Sequence[Tensor], live: Tensor, item: Tensor, count: int) -> Tensor:
     """The sum of each item's live scores; single elements stand for themselves, in an order that is exact."""
     single = count == item.numel()
-    parts = comparable(scores, False) if single else [s.double() for s in scores]
+    parts = comparable(scores) if single else [s.double() for s in scores]
     values = torch.cat([part.reshape(-1) for part in parts]).masked_fill(~live, 0)
     return torch.empty_like(values).index_put((item,), values) if single else _sums(values, item, count)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check, _rank
+from masklib import _check, _order
 from masklib._names import Tensors, TensorsT, each, like
 from masklib._random import ELEMENTS, noise
 
@@ -33,7 +33,7 @@ def magnitude(params: TensorsT) -> TensorsT:
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
     _check.rankable_each(_check.tensors(params, "params"), magnitude=True, argument="params")
-    return each(lambda w: _rank.magnitude(w.detach()), params)
+    return each(lambda w: _order.magnitude(w.detach()), params)
 
 
 def random(params: TensorsT, *, key: Any) -> TensorsT:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import oracle
@@ -33,6 +34,19 @@ def small(request, monkeypatch):
     monkeypatch.setattr(_engine, "_SLACK", 1)
 
 
+def on_device(s, m, number, magnitude=False):
+    """What runs on other devices."""
+    how_many = partial(_rank.dying, "amount", np.array(number)[()], names=[""])
+    return _rank._lowest_on_device(s, m, how_many, magnitude)
+
+
+def by_sort(s, m, share):
+    """The same by one stable sort."""
+    alive = torch.ones(s.shape, dtype=torch.bool) if m is None else m
+    die = torch.tensor([round(share * int(alive.sum()))])
+    return _rank.survivors(s.view(1, -1), alive.view(1, -1), die).view(s.shape)
+
+
 LONG = st.sampled_from([(7,), (63,), (64,), (65,), (129,), (300,), (10, 13), (3, 4, 11), (2, 3, 4, 5), (1, 200)])
 
 
@@ -49,8 +63,7 @@ def test_one_pool_equals_the_oracle(small, data):
         for magnitude, f in ((False, ml.compute_mask), (True, ml.l1_unstructured)):
             expected = oracle.compute_mask(s, m, ml.elements(), magnitude=magnitude, amount=k)
             assert torch.equal(f(s, m, amount=k), expected)
-            by_sort = _rank._lowest_sorted([s], [m], torch.tensor(k), "amount", [""], magnitude)[0]
-            assert torch.equal(by_sort, expected)
+            assert torch.equal(on_device([s], [m], k, magnitude)[0], expected)
 
 
 @given(st.data())
@@ -92,7 +105,7 @@ def test_threads_make_no_difference(threads):
     before = torch.get_num_threads()
     s = torch.randn(2**21 + 17, generator=torch.Generator().manual_seed(0)).mul(50).round()
     m = torch.rand(s.shape, generator=torch.Generator().manual_seed(1)) < 0.6
-    expected = _rank._lowest_sorted([s], [m], torch.tensor(0.3, dtype=torch.float64), "amount", [""], True)[0]
+    expected = by_sort(s.abs(), m, 0.3)
     try:
         torch.set_num_threads(threads)
         assert torch.equal(ml.l1_unstructured(s, m, amount=0.3), expected)
@@ -168,8 +181,9 @@ def test_large_inputs_of_every_kind(values):
         "periodic": torch.arange(n) % 256 * 1.0,
     }[values]
     for share in (0.01, 0.5, 0.99):
-        expected = _rank._lowest_sorted([s], [None], torch.tensor(share).double(), "amount", [""], False)[0]
-        assert torch.equal(ml.compute_mask(s, amount=share), expected.view(n))
+        expected = by_sort(s, None, share)
+        assert torch.equal(ml.compute_mask(s, amount=share), expected)
+        assert torch.equal(on_device([s], [None], share)[0], expected)
 
 
 def test_counts_beyond_float32_integers():
@@ -210,13 +224,26 @@ def test_nan_is_found_in_live_entries_only(n, tied):
         assert ml.count(ml.compute_mask(s, dead, amount=amount)) == n - 2 - round(amount * (n - 2))
 
 
-def test_more_than_one_device_would_need_no_other_code():
-    """The path for other devices, run here on the CPU, agrees on a mapping."""
-    s = {"b": torch.randn(40), "a": torch.randn(3, 5).bfloat16()}
+@given(st.data())
+def test_other_devices_take_mappings_of_mixed_dtypes(small, data):
+    """The path for other devices, run here on the CPU."""
+    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, FLOATS)))
     names = sorted(s)
-    got = _rank._lowest_sorted([s[n] for n in names], [None, None], torch.tensor(11), "amount", names, True)
-    expected = ml.l1_unstructured(s, amount=11)
-    assert all(torch.equal(mask, expected[n]) for n, mask in zip(names, got))
+    if names:
+        got = on_device([s[n] for n in names], [None if m is None else m[n] for n in names], 0.37, True)
+        expected = ml.l1_unstructured(s, m, amount=0.37)
+        assert all(torch.equal(mask, expected[n]) for n, mask in zip(names, got))
+
+
+def test_other_devices_find_nan_and_widen_too(small):
+    s = torch.arange(300.0)
+    s[7] = torch.nan
+    with pytest.raises(_engine.HasNaN):
+        on_device([s], [None], 0.5)
+    alive = ~s.isnan()
+    assert torch.equal(on_device([s], [alive], 0.5)[0], ml.compute_mask(s, alive, amount=0.5))
+    periodic = torch.arange(300.0) % 7  # in step with the sample
+    assert torch.equal(on_device([periodic], [None], 0.5)[0], ml.compute_mask(periodic, amount=0.5))
 
 
 def test_sums_of_unsigned_64_bit_items():
