@@ -4,6 +4,8 @@ A score says how much each element matters; groups say which elements live and d
 compete (pools); an amount says how many go; a mask is the answer: bool, True = kept.
 """
 
+from masklib import budgets as budgets
+from masklib import schedules as schedules
 from masklib import scores as scores
 from masklib._version import __version__ as __version__
 from masklib.algebra import complement as complement

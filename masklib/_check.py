@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -374,14 +375,14 @@ def known_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: st
         raise ValueError(f"`{argument}` has names that `{reference}` lacks: {unknown}. Known names: {list(names)}.")
 
 
-def mapping(value: Any, argument: str) -> None:
-    """Refuse anything but a mapping of tensors by name."""
+def mapping(value: Any, argument: str) -> Mapping[str, Tensor]:
+    """Read a mapping of tensors by name."""
     if not isinstance(value, Mapping):
         raise TypeError(
             f"`{argument}` must be a mapping of tensors by name, got {type(value).__name__}. "
             "For example dict(module.named_parameters())."
         )
-    tensors(value, argument)
+    return tensors(value, argument)
 
 
 def function(value: Any, argument: str, example: str) -> None:
@@ -399,3 +400,89 @@ def steps(value: Any) -> tuple[Any, ...]:
     for index, step in enumerate(history):
         function(step, f"history[{index}]", example)
     return history
+
+
+# ---- schedules and budgets ------------------------------------------------------------------------------------------
+
+
+def share(value: Any, argument: str) -> float:
+    """Read a number in [0, 1]."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`{argument}` must be a number in [0, 1], got {value!r}. For example {argument}=0.9.")
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{argument}` must be a number in [0, 1], got {value!r}. For example {argument}=0.9.")
+    return float(value)
+
+
+def positive(value: Any, argument: str, example: str) -> float:
+    """Read a positive finite number."""
+    number = order(value, argument)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"`{argument}` must be positive and finite, got {value!r}. For example {example}.")
+    return number
+
+
+def step(value: Any) -> Any:
+    """Read a step: an int, or a 0-d integer tensor as int64."""
+    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype in (_INTEGER | {torch.uint8}):
+        return value.long()
+    if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, np.integer)):
+        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"a step must be an int or a 0-d integer tensor, got {shown}. For example 100.")
+    return int(value)
+
+
+def window(every: Any, start: Any, stop: Any) -> tuple[int, int, int | None]:
+    """Read the steps of updates."""
+    between, first = integer(every, "every", "every=100"), integer(start, "start", "start=0")
+    last = None if stop is None else integer(stop, "stop", "stop=1000")
+    if between < 1:
+        raise ValueError(f"`every` must be at least 1, got {every}. For example every=100.")
+    if last is not None and last <= first:
+        raise ValueError(f"`stop` must be after `start`, got start={start} and stop={stop}.")
+    return between, first, last
+
+
+def joined(parts: Any, boundaries: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Read schedules and the steps between them."""
+    if not isinstance(parts, Sequence) or not parts or not all(map(callable, parts)):
+        raise TypeError(f"`parts` must be schedules, got {parts!r}. For example [one_shot(0.0), cubic(0.9, stop=100)].")
+    steps = tuple(integer(b, "boundaries", "[100, 200]") for b in boundaries)
+    if len(steps) != len(parts) - 1 or any(b <= a for a, b in pairwise(steps)):
+        raise ValueError(
+            f"`boundaries` must be {len(parts) - 1} increasing steps, one between each two parts, got {list(steps)}."
+        )
+    return tuple(parts), steps
+
+
+def least(value: Any, size: int, name: str) -> int:
+    """Read how many elements a tensor keeps at least."""
+    count = integer(value, "least", "least=1")
+    if not 0 <= count <= size:
+        raise ValueError(f"`least` must be between 0 and the size {size} of {name!r}, got {count}. Fix that tensor.")
+    return count
+
+
+def reachable(
+    sparsity: float, alive: float, fewest: float, most: float, sizes: Mapping[str, int], given: Mapping[str, float]
+) -> None:
+    """Refuse a sparsity that the tensors which are not fixed cannot make up for."""
+    slack = 1e-9 * sum(sizes.values())
+    if fewest - slack <= alive <= most + slack:
+        return
+    everything = max(sum(sizes.values()), 1)
+    low, high = (sparsity + (alive - bound) / everything for bound in (most, fewest))
+    raise ValueError(
+        f"`sparsity` must be between {low:.6g} and {high:.6g} with these `fixed` and `least`, got {sparsity}. "
+        f"Fixed are: {dict(given)}."
+    )
+
+
+def patterns_fit(patterns: Any, names: Iterable[str], fits: Any) -> None:
+    """Refuse a pattern that fits no name."""
+    if not isinstance(patterns, Mapping):
+        raise TypeError(f"`fixed` must be a mapping or a function, got {patterns!r}. For example {{'*.bias': 0.0}}.")
+    known = list(names)
+    idle = [p for p in patterns if not any(fits(n, p) for n in known)]
+    if idle:
+        raise ValueError(f"`fixed` has names that fit no tensor: {idle}. The tensors: {known}.")
