@@ -16,6 +16,7 @@ from masklib.algebra import overlap as overlap
 from masklib.algebra import select as select
 from masklib.algebra import sparsity as sparsity
 from masklib.algebra import union as union
+from masklib.dynamic import regrow as regrow
 from masklib.groups import blocks as blocks
 from masklib.groups import channels as channels
 from masklib.groups import elements as elements
@@ -27,6 +28,7 @@ from masklib.history import fold as fold
 from masklib.history import layerwise as layerwise
 from masklib.history import scan as scan
 from masklib.masking import apply as apply
+from masklib.masking import dense_grad as dense_grad
 from masklib.methods import compute_mask as compute_mask
 from masklib.methods import custom_from_mask as custom_from_mask
 from masklib.methods import identity as identity

@@ -10,6 +10,8 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+from torch import Tensor
+
 from masklib import _check
 from masklib._names import TensorsT
 from masklib.methods import identity
@@ -102,7 +104,7 @@ def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
         The same method with one call a name; each parameter is one value for all, or a mapping with exactly the
-        scores' names, whose values each call gets as they are.
+        scores' names. A tensor of the scores' shape stays a mapping of its one name, a number becomes one.
 
     Raises:
         TypeError: if the method is not callable.
@@ -127,6 +129,12 @@ def _layerwise(method: Callable[..., Any], /, scores: Any, default_mask: Any = N
     return {n: _one(method, n, v, alive[n], params) for n, v in values.items()}
 
 
+def _of_name(values: Mapping[str, Any], name: str, scores: Any) -> Any:
+    """What a mapping holds for one name: numbers as they are, tensors such as masks and scores by that name."""
+    value = values[name]
+    return {name: value} if isinstance(value, Tensor) and value.dim() and value.shape == scores.shape else value
+
+
 def _one(method: Callable[..., Any], name: str, scores: Any, alive: Any, params: Mapping[str, Any]) -> Any:
-    own = {k: v[name] if isinstance(v, Mapping) else v for k, v in params.items()}
+    own = {k: _of_name(v, name, scores) if isinstance(v, Mapping) else v for k, v in params.items()}
     return method({name: scores}, None if alive is None else {name: alive}, **own)[name]

@@ -1,0 +1,55 @@
+"""Dynamic sparse training: what dies makes room for what grows."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from masklib._names import Tensors, TensorsT
+from masklib.algebra import complement, count, union
+from masklib.methods import compute_mask, identity
+
+
+def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_scores: Tensors, amount: Any) -> TensorsT:
+    """Kill the lowest live elements, and let as many others live instead: those of highest `grow_scores`.
+
+        kept  = compute_mask(scores, default_mask, amount=amount)
+        grown = the |default_mask| - |kept| highest of grow_scores outside kept
+
+    The number of live elements stays. What was just killed may grow again at once, and then keeps its value; what
+    grows out of the dead starts from whatever the parameter holds there, which the papers want to be zero: zero it by
+    `params = apply(params, default_mask)` before, and its optimizer state likewise.
+
+    RigL grows by the magnitude of the dense gradient (`dense_grad`), SET at random; both kill by magnitude, a share of
+    each layer that decays along half a cosine:
+
+        share = schedules.cosine(0.0, initial=0.3, stop=end)
+        rigl  = layerwise(regrow)(magnitude(params), masks, grow_scores=magnitude(grads), amount=share(step))
+        set_  = layerwise(regrow)(magnitude(params), masks, grow_scores=random(params, key=step), amount=share(step))
+
+    The papers round the share of the live elements down; pass an int for that, as `amount` rounds half to even.
+
+    Args:
+        scores: importance of each element, a tensor or a mapping by name, which is one pool.
+        default_mask: bool, what is alive now; None for all.
+        grow_scores: what to grow first, of the shapes and names of the scores (higher = first); among equals the
+            higher index.
+        amount: how many of the live elements to kill: an int, or a share in [0, 1], or a 0-d tensor of either.
+
+    Returns:
+        A new mask with as many elements alive as `default_mask`.
+
+    Raises:
+        TypeError: if `amount` is not a number, or a dtype has no order.
+        ValueError: if a score that counts is NaN, shapes or names disagree, or fewer are alive.
+
+    >>> s, g = torch.tensor([3.0, 1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 5.0])
+    >>> regrow(s, torch.tensor([True, True, True, False]), grow_scores=g, amount=1)
+    tensor([ True, False,  True,  True])
+
+    Reference: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity", 2018
+    (SET); Evci et al., "Rigging the Lottery", 2020, algorithm 1 (RigL).
+    """
+    alive = identity(scores, default_mask)
+    kept, others = compute_mask(scores, alive, amount=amount), cast(TensorsT, grow_scores)
+    grown = compute_mask(others, complement(kept), keep=count(alive) - count(kept))
+    return union(kept, grown)
