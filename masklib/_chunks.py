@@ -29,7 +29,6 @@ _NUMPY = {
     getattr(torch, name): np.dtype(name)
     for name in ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 }
-NATIVE = set(_NUMPY)
 _UNSIGNED = {"i1": "u1", "i2": "u2", "i4": "u4", "i8": "u8"}
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from masklib import _engine
-from masklib._chunks import CHUNK, NATIVE, Array, common_dtype, reader, threaded
+from masklib._chunks import CHUNK, Array, common_dtype, reader, threaded
 
 _BLOCK = 2 * CHUNK  # items at a time: fewer, longer calls keep the threads apart
 _PAIRS = 12  # up to so many items comparing all pairs is faster than sorting
@@ -42,21 +43,26 @@ def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: 
     if items > CHUNK:
         return _long_rows(scores, alive, die, mask, by_magnitude)
     step = max(1, _BLOCK // max(items, 1))
-    dtype, target = common_dtype({scores.dtype}), mask.numpy()
+    dtype, target = _sorts_fast(common_dtype({scores.dtype})), mask.numpy()
 
     def share(starts: Sequence[int]) -> None:
         read = reader(dtype, by_magnitude, scores.numel(), _BLOCK)
         kernel = _by_pairs(min(step, pools), items) if items <= _PAIRS else _by_rank
         for rows in (slice(start, start + step) for start in starts):
-            values = _read_rows(read, scores[rows])
+            values = _read_rows(read, scores[rows], dtype)
             live = None if alive is None else alive[rows].numpy()
             kernel(values, live, die[rows], target[rows])
 
     threaded(share, range(0, pools, step), scores.numel())
 
 
-def _read_rows(read: Callable[[Any], Array], rows: Tensor) -> Array:
-    native = rows.is_contiguous() and rows.dtype in NATIVE
+def _sorts_fast(dtype: torch.dtype) -> torch.dtype:
+    """The dtype itself, or a wider one that numpy sorts several times as fast."""
+    return torch.int16 if dtype.itemsize == 1 else dtype
+
+
+def _read_rows(read: Callable[[Any], Array], rows: Tensor, dtype: torch.dtype) -> Array:
+    native = rows.is_contiguous() and rows.dtype == dtype
     return read(rows.numpy().reshape(-1) if native else rows).reshape(rows.shape)
 
 
