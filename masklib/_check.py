@@ -274,6 +274,16 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
     return dim % tensor.dim()
 
 
+def one_a_channel(values: Tensor, weight: Tensor, dim: int, where: str, reference: str) -> None:
+    """Refuse a vector that has not one value for each index along a dim."""
+    channels = weight.shape[dimension(dim, weight, reference)]
+    if values.shape != (channels,):
+        raise ValueError(
+            f"{where} must have shape ({channels},), one value for each index along dim {dim} of "
+            f"{reference}, got {tuple(values.shape)}."
+        )
+
+
 def divides(length: int, size: int, what: str, dim: int, where: str) -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:

@@ -1,0 +1,24 @@
+"""Importance criteria: higher = more important. Tensors in, tensors out; mappings by name likewise.
+
+Those that need data are two halves: a pure accumulator (`add_inputs`, `add_squared_grads`, `add_movement`: a NamedTuple
+in, a NamedTuple out) and a score of it.
+"""
+
+from masklib.scores._gradients import Movement as Movement
+from masklib.scores._gradients import SquaredGrads as SquaredGrads
+from masklib.scores._gradients import add_movement as add_movement
+from masklib.scores._gradients import add_squared_grads as add_squared_grads
+from masklib.scores._gradients import fisher as fisher
+from masklib.scores._gradients import grasp as grasp
+from masklib.scores._gradients import movement as movement
+from masklib.scores._gradients import saliency as saliency
+from masklib.scores._gradients import synflow as synflow
+from masklib.scores._gradients import taylor as taylor
+from masklib.scores._inputs import InputNorms as InputNorms
+from masklib.scores._inputs import add_inputs as add_inputs
+from masklib.scores._inputs import wanda as wanda
+from masklib.scores._weights import batch_norm as batch_norm
+from masklib.scores._weights import fpgm as fpgm
+from masklib.scores._weights import lamp as lamp
+from masklib.scores._weights import magnitude as magnitude
+from masklib.scores._weights import random as random
