@@ -496,3 +496,24 @@ def patterns_fit(patterns: Any, names: Iterable[str], fits: Any) -> None:
     idle = [p for p in patterns if not any(fits(n, p) for n in known)]
     if idle:
         raise ValueError(f"`fixed` has names that fit no tensor: {idle}. The tensors: {known}.")
+
+
+def reconstructed(weight: Any, hessian: Any, groups: Any, kinds: tuple[type, ...], block: Any, damping: Any) -> None:
+    """Check a weight, the Hessian of its inputs, and how it is pruned block by block."""
+    for tensor, argument in ((weight, "weight"), (hessian, "hessian")):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            shown = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"`{argument}` must be a floating tensor, got {shown}.")
+    if weight.dim() != 2 or hessian.shape != (weight.shape[1],) * 2:
+        raise ValueError(
+            f"`weight` must have shape (out, in) and `hessian` (in, in), got {tuple(weight.shape)} and "
+            f"{tuple(hessian.shape)}. Flatten a convolution's kernel: weight.flatten(1)."
+        )
+    along = (-1, 1) if hasattr(groups, "of") else (0, -2)
+    if not isinstance(groups, kinds) or getattr(groups, "dim", along[0]) not in along:
+        raise TypeError(f"`groups` must be elements(), rows() or windows(of) along the inputs, got {groups!r}.")
+    columns = integer(block, "block", "block=128")
+    if columns < 1 or (hasattr(groups, "of") and columns % groups.of):
+        raise ValueError(f"`block` must be a positive multiple of the windows, got {block} for {groups!r}.")
+    if not 0 <= order(damping, "damping") < float("inf"):
+        raise ValueError(f"`damping` must be at least 0 and finite, got {damping!r}. For example damping=0.01.")

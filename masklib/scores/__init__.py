@@ -14,7 +14,9 @@ from masklib.scores._gradients import movement as movement
 from masklib.scores._gradients import saliency as saliency
 from masklib.scores._gradients import synflow as synflow
 from masklib.scores._gradients import taylor as taylor
+from masklib.scores._inputs import Hessian as Hessian
 from masklib.scores._inputs import InputNorms as InputNorms
+from masklib.scores._inputs import add_hessian as add_hessian
 from masklib.scores._inputs import add_inputs as add_inputs
 from masklib.scores._inputs import wanda as wanda
 from masklib.scores._weights import batch_norm as batch_norm

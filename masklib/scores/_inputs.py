@@ -50,6 +50,48 @@ def _squares(inputs: Tensor) -> Tensor:
     return (features.abs().to(at_least_float32(inputs)) ** 2).sum(0)
 
 
+class Hessian(NamedTuple):
+    """The curvature of a layer's squared error, and over how many inputs."""
+
+    value: Any
+    inputs: Any
+
+
+def add_hessian(state: Hessian | None, inputs: TensorsT) -> Hessian:
+    """Add a batch of inputs to the Hessian of a linear layer's squared error.
+
+        H = 2 / n * sum of x x^T
+
+    Args:
+        state: what was added so far; None for nothing.
+        inputs: of shape (..., features), a tensor or a mapping by the names of the layers' weights.
+
+    Returns:
+        The new state; `value` is H, of shape (features, features), in float32 at least.
+
+    Raises:
+        TypeError: if a value is not a floating tensor.
+        ValueError: if names or numbers of features are not those added before.
+
+    >>> scores.add_hessian(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]])).value
+    tensor([[10.,  2.],
+            [ 2.,  4.]])
+
+    Reference: Frantar and Alistarh, "SparseGPT", 2023, section 3.1.
+    """
+    _check.inexact(inputs, "inputs")
+    rows = each(lambda x: x.detach().reshape(-1, x.shape[-1]).to(at_least_float32(x)), inputs)
+    count, products = each(len, rows), each(lambda x: 2 * x.T @ x, rows)
+    if state is None:
+        return Hessian(each(lambda total, n: total / n, products, count), count)
+    _check.same_names(named(products), named(state.value), "inputs", "state")
+    for name, product in named(products).items():
+        _check.same_shape(product, named(state.value)[name], f"the square of {_check.place(name, 'inputs')}", "`state`")
+    counts = each(lambda n, m: n + m, state.inputs, count)
+    value = each(lambda h, n, total, all: (h * n + total) / all, state.value, state.inputs, products, counts)
+    return Hessian(value, counts)
+
+
 def wanda(params: TensorsT, state: InputNorms) -> TensorsT:
     """Score each element by its magnitude times the norm of the input that it weighs.
 
