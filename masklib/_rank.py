@@ -93,7 +93,7 @@ def lowest(
     """Kill the lowest of one pool that spans all the tensors, each of any shape; ties in the order given."""
     if not scores:
         return []
-    select = _lowest_on_cpu if all(s.device.type == "cpu" for s in scores) else _lowest_on_device
+    select = _lowest_on_cpu if all(s.is_cpu for s in scores) else _lowest_on_device
     try:
         return select(scores, alive, partial(dying, counting, number.numpy(force=True)[()], names=names), by_magnitude)
     except HasNaN:
