@@ -14,10 +14,11 @@ import torch
 import masklib
 import masklib.adapters
 import masklib.adapters.prune
+import masklib.testing
 
 MODULES = [
     f"{package.__name__}.{info.name}"
-    for package in (masklib, masklib.scores, masklib.adapters)
+    for package in (masklib, masklib.scores, masklib.testing, masklib.adapters)
     for info in pkgutil.iter_modules(package.__path__)
     if info.name != "adapters"
 ]

@@ -67,3 +67,17 @@ print(int(prune.l1_unstructured(torch.nn.Linear(4, 2), "weight", 3).weight_mask.
 """
     result = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.stdout.strip() == "5", result.stderr
+
+
+def test_the_kit_without_hypothesis_says_what_is_missing():
+    code = """
+import sys
+sys.modules["hypothesis"] = None
+import masklib
+try:
+    import masklib.testing
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "masklib.testing needs hypothesis: pip install 'masklib[testing]'."
