@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +44,12 @@ def original():
 def test_what_the_original_keeps(original):
     assert {name for name, broken in original.items() if broken is None} == THEY_KEEP
     assert set(original) == set(LAWS)
+
+
+def test_the_page_says_what_was_measured(original):
+    section = (Path(__file__).parents[2] / "docs" / "laws.md").read_text().split("## Adapters\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (yes|no) \|$", section, flags=re.M)
+    assert rows == [(n, law.__doc__, "yes" if original[n] is None else "no") for n, law in LAWS.items()]
 
 
 def test_the_first_line_names_the_law_and_says_the_calls(original):
