@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import oracle
 import torch
 
 import masklib as ml
+from masklib.testing import _oracle as oracle
 
 
 class Case(NamedTuple):

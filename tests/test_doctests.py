@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import find
 
 import masklib
 import masklib.adapters
@@ -18,7 +19,7 @@ import masklib.testing
 
 MODULES = [
     f"{package.__name__}.{info.name}"
-    for package in (masklib, masklib.scores, masklib.testing, masklib.adapters)
+    for package in (masklib, masklib.scores, masklib.testing, masklib.testing.laws, masklib.adapters)
     for info in pkgutil.iter_modules(package.__path__)
     if info.name != "adapters"
 ]
@@ -37,8 +38,8 @@ PUBLIC = {
 def test_examples_run(name):
     module = importlib.import_module(name)
     host = {"torch": torch, "nn": torch.nn, "partial": partial, "masklib": masklib, "prune": masklib.adapters.prune}
-    names = {**vars(masklib), **host, **vars(module)}
-    result = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
+    names = {**vars(masklib), **host, "find": find, **vars(module)}
+    result = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert result.failed == 0
 
 

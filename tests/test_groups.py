@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import operator
 import pickle
 from functools import partial
 
-import laws
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import FLOATS, INTEGERS, grouped, norms, numbers, scored
 
 import masklib as ml
+from masklib.testing import grouped, laws, numbers, scored
+from masklib.testing._strategies import FLOATS, INTEGERS, norms
 
 VALUES = [
     ml.elements(),
@@ -61,8 +62,9 @@ def test_sums_of_items_equal_their_labels(case, number):
 def test_items_of_every_norm_equal_the_oracle_up_to_rounding(case, number):
     groups, s, m = case
     assume(groups.p != -1 or bool((s != 0).all()))  # 1 / 0
-    laws.is_exact(partial(ml.compute_mask, groups=groups), groups, number, s, m)
-    laws.is_lowest_up_to_rounding(groups, number, s, m)
+    method = partial(ml.compute_mask, groups=groups)
+    laws.is_exact(method, groups, number, s, m)
+    laws.takes_the_lowest(method, groups, operator.pos, number, s, m)
 
 
 @given(grouped(("labels",), kinds=SMALL), numbers())

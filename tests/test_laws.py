@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import laws
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from registry import CASES, METHODS, RULES, bind, numbers_of
-from strategies import FLOATS, SEEDS, fractions, histories, numbers, scored
 
 import masklib as ml
+from masklib.testing import fractions, histories, laws, numbers, scored
+from masklib.testing._strategies import FLOATS, SEEDS
 
 EVEN = st.sampled_from([(2, 2), (4, 6), (1, 2), (5, 2), (2, 4, 2), (2, 2, 2, 2)])  # fit every method of the registry
 
@@ -31,7 +31,7 @@ def bound(case, small=0.3, large=0.6):
 
 
 @over(CASES)
-@pytest.mark.parametrize("law", laws.BOUND, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*laws.METHODS, laws.needs_no_mask], ids=lambda law: law.__name__)
 @given(st.data())
 def test_law(case, law, draw):
     s, m = draw.draw(data(case))
@@ -46,7 +46,7 @@ def test_folds(case, draw):
     laws.folds(bound(case)[0], bound(case)[-1], s, m)
 
 
-@given(histories(), histories(), EVEN.flatmap(lambda sides: scored(None, sides, FLOATS, kinds=("small",))))
+@given(histories(), histories(), EVEN.flatmap(lambda sides: scored(None, sides, dtypes=FLOATS, kinds=("small",))))
 def test_a_history_folds_in_two_parts(a, b, case):
     s, m = case
     assert laws.same(ml.fold(a + b, s, m), ml.fold(b, s, ml.fold(a, s, m)))

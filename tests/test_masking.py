@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 import torch
 from hypothesis import given
-from strategies import FLOATS, masks, scores
 
 import masklib as ml
+from masklib.testing import masks, scores
+from masklib.testing._strategies import FLOATS
 
 
 @given(scores(shape=(3, 4), dtypes=FLOATS), masks((3, 4)))

@@ -7,16 +7,16 @@ from collections import OrderedDict
 from functools import partial
 from types import MappingProxyType
 
-import laws
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from registry import half
-from strategies import DTYPES, FLOATS, INTEGERS, KEYS, fractions, masks, numbers, scored
 
 import masklib as ml
+from masklib.testing import fractions, laws, masks, numbers, scored
+from masklib.testing._strategies import DTYPES, FLOATS, INTEGERS, KEYS
 
 # ---- the table is a law ---------------------------------------------------------------------------------------------
 

@@ -6,15 +6,16 @@ import random
 from collections import Counter
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, KEYS, NAMES, layouts
 
 import masklib as ml
 from masklib import _random
+from masklib.testing import _oracle as oracle
+from masklib.testing import layouts
+from masklib.testing._strategies import DTYPES, KEYS, NAMES
 
 GOLDEN = {  # (key, name): the first two values; they may never change
     (0, ""): [968999591178511036, 8524995788417003113],

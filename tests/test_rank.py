@@ -9,15 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import FLOATS, scored, scores
 
 import masklib as ml
 from masklib import _chunks, _engine, _rank, _rows
+from masklib.testing import _oracle as oracle
+from masklib.testing import scored, scores
+from masklib.testing._strategies import FLOATS
 
 
 @pytest.fixture(params=[(8, 1, 4, 2), (64, 16, 1, 3), (1000, 100, 4, 5)], ids=lambda p: f"chunk={p[0]}")
@@ -68,7 +69,7 @@ def test_one_pool_equals_the_oracle(small, data):
 
 @given(st.data())
 def test_a_mapping_of_mixed_dtypes_equals_the_oracle(small, data):
-    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, FLOATS)))
+    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, dtypes=FLOATS)))
     got = ml.compute_mask(s, m, amount=0.37)
     expected = oracle.compute_mask(s, m, ml.elements(), amount=0.37)
     assert all(torch.equal(got[n], expected[n]) for n in s)
@@ -227,7 +228,7 @@ def test_nan_is_found_in_live_entries_only(n, tied):
 @given(st.data())
 def test_other_devices_take_mappings_of_mixed_dtypes(small, data):
     """The path for other devices, run here on the CPU."""
-    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, FLOATS)))
+    s, m = data.draw(LONG.flatmap(lambda shape: scored(True, shape, dtypes=FLOATS)))
     names = sorted(s)
     if names:
         got = on_device([s[n] for n in names], [None if m is None else m[n] for n in names], 0.37, True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import oracle
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import NAMES, SEEDS, scored
 
 import masklib as ml
 from masklib._random import ITEMS, noise
+from masklib.testing import _oracle as oracle
+from masklib.testing import scored
+from masklib.testing._strategies import NAMES, SEEDS
 
 GOLDEN = {
     (0, ""): [968999591178511036, 8524995788417003113],

@@ -1,10 +1,52 @@
-"""The laws of pruning as a test kit; it needs hypothesis, which `masklib[testing]` brings."""
+"""The laws of pruning as a test kit; it needs hypothesis, which `masklib[testing]` brings.
+
+    check_method(my_method, amount=0.3)     # AssertionError: the law's name and a minimal counterexample
+
+`check_groups`, `check_score`, `check_schedule` and `check_adapter` do the same for what they are named after; the
+strategies draw inputs for properties of your own. The laws are in docs/laws.md.
+"""
 
 try:
     import hypothesis as _hypothesis  # noqa: F401
 except ModuleNotFoundError as error:
     raise ImportError("masklib.testing needs hypothesis: pip install 'masklib[testing]'.") from error
 
-from masklib.testing._adapter import adapter_laws as adapter_laws
-from masklib.testing._adapter import check_adapter as check_adapter
-from masklib.testing._adapter import check_adapters_agree as check_adapters_agree
+from masklib.testing._adapter import adapter_laws, check_adapter, check_adapters_agree
+from masklib.testing._check_method import check_method
+from masklib.testing._check_values import check_groups, check_schedule, check_score
+from masklib.testing._strategies import (
+    fractions,
+    grouped,
+    groups,
+    histories,
+    layouts,
+    mappings,
+    masks,
+    numbers,
+    scored,
+    scores,
+    shapes,
+    steps,
+)
+
+__all__ = [
+    "adapter_laws",
+    "check_adapter",
+    "check_adapters_agree",
+    "check_groups",
+    "check_method",
+    "check_schedule",
+    "check_score",
+    "fractions",
+    "grouped",
+    "groups",
+    "histories",
+    "layouts",
+    "mappings",
+    "masks",
+    "numbers",
+    "scored",
+    "scores",
+    "shapes",
+    "steps",
+]

@@ -129,9 +129,11 @@ def select(
     return {n: [a and item not in dead for a, item in zip(alive[n], items[n])] for n in scores}
 
 
-def by_pool(items: Labels, pools: Labels, alive: Mapping[str, list[bool]]) -> dict[Label, dict[Label, list]]:
+def by_pool(
+    items: Labels, pools: Labels, alive: Mapping[str, list[bool]]
+) -> dict[Label, dict[Label, list[tuple[str, int]]]]:
     """Of each pool its items, and of each item where its live elements are."""
-    members: dict = defaultdict(lambda: defaultdict(list))
+    members: dict[Label, dict[Label, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
     for n in items:
         for i, (item, pool) in enumerate(zip(items[n], pools[n])):
             members[pool][item].extend([(n, i)] if alive[n][i] else [])

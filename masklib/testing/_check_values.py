@@ -1,0 +1,155 @@
+"""`check_groups`, `check_score`, `check_schedule`: the laws of what methods are made from."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+import masklib as ml
+from masklib.testing import laws
+from masklib.testing._oracle import named
+from masklib.testing._refute import uphold
+from masklib.testing._strategies import FLOATS, Shape, Shapes, fractions, mappings, masks, scores
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+def check_groups(
+    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Shapes = None, examples: int = 50
+) -> None:
+    """Check the laws of groups on a groups value: plain data, its `labels` form, exact counts, the lowest first.
+
+    Args:
+        groups: a groups value.
+        method: what applies it, with the arguments of `compute_mask`.
+        shapes: a shape or a strategy of shapes that the groups fit; None for a choice of those.
+        examples: how many cases to draw for each law, always the same ones.
+
+    Raises:
+        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
+            found, as code.
+
+    >>> check_groups(windows(4), examples=5)
+    """
+    uphold(laws.is_plain_data, st.just((groups,)), 1)
+    cases = st.tuples(_shares(), _fitting(groups, shapes))
+    bound = partial(method, groups=groups)
+    number = cases.map(lambda x: (bound, groups, x[0], *x[1]))
+    ranked = cases.map(lambda x: (bound, groups, operator.pos, x[0], *x[1]))
+    uphold(laws.is_exact, number, examples)
+    uphold(laws.takes_items_whole, number, examples)
+    if (getattr(groups, "p", None) or 1) > 0:  # the oracle divides by zero scores
+        uphold(laws.takes_the_lowest, ranked, examples)
+        uphold(laws.takes_the_lower_index_of_equals, ranked, examples)
+    if getattr(groups, "p", None) is None and not getattr(groups, "mean", False):
+        uphold(laws.is_the_labels_form, cases.map(lambda x: (groups, x[0], *x[1], method)), examples)
+
+
+def _shares() -> SearchStrategy[dict[str, Any]]:
+    return st.tuples(st.sampled_from(["amount", "sparsity"]), fractions()).map(lambda pair: {pair[0]: pair[1]})
+
+
+@st.composite
+def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
+    """Scores that groups fit, whose sums are exact, and a mask or None."""
+    if hasattr(groups, "items"):
+        like, of = groups.items, {n: tuple(t.shape) for n, t in named(groups.items).items()}
+    else:
+        shape = draw(shapes if isinstance(shapes, SearchStrategy) else st.just(shapes) if shapes else _fit(groups))
+        like, of = torch.empty(0), {"": shape}
+    s = {n: draw(scores(shape, dtypes=FLOATS, kinds=("small", "few"))) for n, shape in of.items()}
+    m = {n: draw(masks(shape)) for n, shape in of.items()}
+    return laws.like(like, s), laws.like(like, m) if draw(st.booleans()) else None
+
+
+@st.composite
+def _fit(draw: DrawFn, groups: Any) -> Shape:
+    """Shapes whose lengths windows or blocks divide, with a dim for each that is named."""
+    tile = getattr(groups, "shape", ())
+    dim = getattr(groups, "dim", 0)
+    least = max(len(tile), dim + 1 if dim >= 0 else -dim)
+    sides = draw(st.lists(st.integers(1, 3), min_size=max(least, 1), max_size=least + 1))
+    for i, length in enumerate(tile, len(sides) - len(tile)):
+        sides[i] *= length
+    if hasattr(groups, "of"):
+        sides[dim] *= groups.of
+    return tuple(sides)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def check_score(
+    score: Callable[[Any], Any],
+    *,
+    shapes: Shapes = None,
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    per_tensor: bool = True,
+    examples: int = 50,
+) -> None:
+    """Check the laws of scores on an importance criterion, `score(params) -> scores`.
+
+    Parameters are drawn from multiples of 1/16 in [-8, 8], as tensors and as mappings by name.
+
+    Args:
+        score: the criterion, with whatever else it takes bound.
+        shapes: a shape or a strategy of shapes that it can take; None for all from 0-d to 4-d, empty ones included.
+        dtypes: the dtypes it can take.
+        per_tensor: whether the scores of a mapping are those of each tensor alone.
+        examples: how many cases to draw for each law, always the same ones.
+
+    Raises:
+        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
+            found, as code.
+
+    >>> check_score(masklib.scores.magnitude, examples=5)
+    >>> check_score(lambda params: params, examples=5)
+    Traceback (most recent call last):
+    AssertionError: carries_no_graph: score of parameters that need a gradient is score(p), without a graph.
+    ...
+    """
+    tensors = scores(shapes, dtypes=dtypes, kinds=("many", "small", "few"))
+    cases = st.tuples(st.just(score), tensors | mappings(tensors))
+    for law in laws.SCORES:
+        uphold(law, cases, examples)
+    if per_tensor:
+        uphold(laws.scores_each_tensor_alone, cases, examples)
+
+
+# ---- schedules ------------------------------------------------------------------------------------------------------
+
+
+def check_schedule(
+    schedule: Callable[[Any], Any], *, steps: int = 10_000, falls: bool = False, examples: int = 50
+) -> None:
+    """Check the laws of schedules on a function `schedule(step) -> sparsity`.
+
+    Args:
+        schedule: the function.
+        steps: steps are drawn from 0 to this one.
+        falls: whether the sparsity may fall from one step to a later one.
+        examples: how many cases to draw for each law, always the same ones.
+
+    Raises:
+        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
+            found, as code.
+
+    >>> check_schedule(schedules.cubic(0.9, stop=1000, every=100))
+    >>> check_schedule(lambda step: step / 1000)
+    Traceback (most recent call last):
+    AssertionError: is_a_sparsity: 0 <= schedule(t) <= 1.
+    ...
+    """
+    step = st.integers(0, steps) | st.integers(0, min(steps, 20))
+    one = st.tuples(st.just(schedule), step)
+    for law in laws.SCHEDULES:
+        uphold(law, one, examples)
+    if not falls:
+        two = st.lists(step, min_size=2, max_size=2).map(sorted)
+        uphold(laws.never_falls, two.map(lambda pair: (schedule, *pair)), examples)

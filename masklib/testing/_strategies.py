@@ -1,0 +1,420 @@
+"""Hypothesis strategies: hostile scores in every dtype and layout, masks of every density, mappings, numbers, groups.
+
+Values are drawn as bytes that index a palette, so that a draw costs little and shrinks to few, simple values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor
+
+import masklib as ml
+
+Shape = tuple[int, ...]
+Shapes = Shape | SearchStrategy[Shape] | None
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+DTYPES = FLOATS + INTEGERS
+KINDS = ("hostile", "few", "many", "small")
+NAMES = ("w", "a.weight", "z", "a.bias", "b10", "b9")  # not in sorted order
+SEEDS = st.integers(0, 2**32 - 1)
+KEYS = st.integers(0, 9) | st.integers(-(2**63), 2**64 - 1)
+
+# ---- shapes and values ----------------------------------------------------------------------------------------------
+
+
+def shapes(min_dims: int = 0, max_dims: int = 4, *, max_side: int = 5) -> SearchStrategy[Shape]:
+    """Draw shapes of tensors, those without elements included.
+
+    Args:
+        min_dims: the least number of dims; 0 is a scalar's.
+        max_dims: the largest number of dims.
+        max_side: the largest length of a dim.
+
+    Returns:
+        A strategy of tuples of ints.
+
+    >>> find(shapes(), lambda shape: math.prod(shape) > 6)
+    (2, 4)
+    """
+    sides = st.integers(1, max_side) | st.integers(0, max_side)
+    return st.lists(sides, min_size=min_dims, max_size=max_dims).map(tuple)
+
+
+def _shape(draw: DrawFn, shape: Shapes) -> Shape:
+    if isinstance(shape, SearchStrategy):
+        return draw(shape)
+    return draw(shapes()) if shape is None else tuple(shape)
+
+
+@cache
+def palette(dtype: torch.dtype, kind: str) -> Tensor:
+    """Up to 256 values of a dtype; sums of the small ones are exact in float64, so that ties are ties."""
+    if kind == "few":
+        return torch.tensor([1, 0, 2], dtype=dtype)
+    info: Any = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    if kind == "small":
+        return torch.tensor(sorted((x for x in range(-8, 9) if x >= info.min), key=abs), dtype=dtype)
+    if not dtype.is_floating_point:  # integers that float64 cannot tell apart among them
+        ends = [info.min, info.max, info.min + 1, info.max - 1, info.max // 2, info.max // 2 + 1]
+        return torch.tensor([1, 0, 2, *ends, *([-1, -2] if info.min else [])], dtype=dtype)
+    if kind == "many":
+        return torch.tensor(sorted((x / 16 for x in range(-128, 128)), key=abs)).to(dtype)
+    tiny, one = info.tiny, 1 + info.eps
+    denormals = [tiny * info.eps, -tiny * info.eps, tiny * info.eps * 2]
+    extremes = [info.max, -info.max, tiny, -tiny, one, -one, math.inf, -math.inf]
+    return torch.tensor([1.0, 0.0, -0.0, 2.0, -1.0, *extremes, *denormals], dtype=torch.float64).to(dtype)
+
+
+def _draw_from(palette: Tensor, shape: Shape, data: bytes) -> Tensor:
+    index = torch.tensor(list(data), dtype=torch.int64) % len(palette)
+    return palette[index].view(shape)
+
+
+def _bytes(size: int) -> SearchStrategy[bytes]:
+    return st.binary(min_size=size, max_size=size)
+
+
+@st.composite
+def scores(
+    draw: DrawFn,
+    shape: Shapes = None,
+    *,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    kinds: Sequence[str] = KINDS,
+) -> Tensor:
+    """Draw scores: ties, signed zeros, infinities, denormals and extreme integers, in every dtype and layout.
+
+    Args:
+        shape: a shape or a strategy of shapes; None for any, 0-d and empty ones included.
+        dtypes: the dtypes to draw from.
+        kinds: which values to draw from: "hostile" ones (infinities, denormals, extremes), "few" ones (0, 1 and 2),
+            "many" ones (multiples of 1/16), "small" whole ones, whose sums and norms are exact.
+
+    Returns:
+        A strategy of tensors without NaN; some are views with strides of their own.
+
+    >>> find(scores((3,), dtypes=[torch.float32]), lambda s: s[0] > s[2])
+    tensor([1., 1., 0.])
+    """
+    shape = _shape(draw, shape)
+    choices = palette(draw(st.sampled_from(dtypes)), draw(st.sampled_from(kinds)))
+    return draw(layouts(_draw_from(choices, shape, draw(_bytes(math.prod(shape))))))
+
+
+@st.composite
+def masks(draw: DrawFn, shape: Shapes = None) -> Tensor:
+    """Draw masks of every density, full and empty ones among them, in every layout.
+
+    Args:
+        shape: a shape or a strategy of shapes; None for any, 0-d and empty ones included.
+
+    Returns:
+        A strategy of bool tensors.
+
+    >>> find(masks((3,)), lambda mask: mask.any() and not mask.all())
+    tensor([ True,  True, False])
+    """
+    shape = _shape(draw, shape)
+    share = draw(st.sampled_from([256, 128, 230, 26, 0]))
+    data = torch.tensor(list(draw(_bytes(math.prod(shape)))), dtype=torch.int64)
+    return draw(layouts((data < share).view(shape)))
+
+
+@st.composite
+def layouts(draw: DrawFn, tensor: Tensor) -> Tensor:
+    """Draw other layouts of a tensor: permuted, strided, with an offset, channels last, expanded.
+
+    Args:
+        tensor: the values.
+
+    Returns:
+        A strategy of tensors with these values, but for expanded ones, which repeat the first index of some dims.
+
+    >>> find(layouts(torch.eye(2)), lambda t: t.stride() != (2, 1)).stride()
+    (1, 2)
+    """
+    shape, dims = tensor.shape, range(tensor.dim())
+    layout = draw(st.sampled_from(["contiguous", "permuted", "strided", "offset", "channels last", "expanded"]))
+    if layout == "permuted":
+        order = draw(st.permutations(dims))
+        return tensor.permute(order).contiguous().permute(sorted(dims, key=order.__getitem__))
+    if layout == "strided":
+        return torch.stack([tensor, tensor], -1)[..., 1]
+    if layout == "offset":
+        return torch.cat([tensor.new_zeros(3), tensor.reshape(-1)])[3:].view(shape)
+    if layout == "channels last" and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if layout == "expanded" and tensor.numel():
+        for dim in dims:
+            tensor = tensor.narrow(dim, 0, 1) if draw(st.booleans()) else tensor
+        return tensor.expand(shape)
+    return tensor
+
+
+# ---- by name, and scores with masks ---------------------------------------------------------------------------------
+
+
+@st.composite
+def mappings(draw: DrawFn, values: SearchStrategy[Any], *, max_size: int = 4) -> dict[str, Any]:
+    """Draw mappings by name, the empty one included, whose names are not in sorted order.
+
+    Args:
+        values: a strategy of what the names stand for, such as `masks()`.
+        max_size: the largest number of names.
+
+    Returns:
+        A strategy of dicts.
+
+    >>> find(mappings(st.just(0)), lambda mapping: len(mapping) == 2)
+    {'w': 0, 'a.weight': 0}
+    """
+    return {name: draw(values) for name in draw(_names(max_size))}
+
+
+def _names(max_size: int = 4) -> SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(NAMES), unique=True, max_size=max_size)
+
+
+@st.composite
+def scored(
+    draw: DrawFn,
+    mapping: bool | None = None,
+    shape: Shapes = None,
+    *,
+    dtypes: Sequence[torch.dtype] | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> tuple[Any, Any]:
+    """Draw scores with a mask that fits them: the two arguments of a method.
+
+    Args:
+        mapping: whether the scores are a mapping by name; None for either. A mapping is one pool, so that no int64
+            is beside floating ones.
+        shape: a shape or a strategy of shapes; None for any.
+        dtypes: the dtypes to draw from; None for all.
+        kinds: which values to draw from; see `scores`.
+
+    Returns:
+        A strategy of pairs: scores, and a bool mask with their shapes and names or None for all True.
+
+    >>> find(scored(mapping=False, shape=(2,), kinds=("few",)), lambda pair: pair[1] is not None)
+    (tensor([1., 1.]), tensor([True, True]))
+    """
+    if not (draw(st.booleans()) if mapping is None else mapping):
+        s = draw(scores(shape, dtypes=dtypes or DTYPES, kinds=kinds))
+        return s, draw(st.none() | masks(tuple(s.shape)))
+    names = draw(_names())
+    dtypes = dtypes or draw(st.sampled_from([FLOATS, FLOATS, INTEGERS, (torch.int8, torch.int32, torch.float32)]))
+    by_name = {n: draw(scores(shape, dtypes=dtypes, kinds=kinds)) for n in names}
+    if draw(st.booleans()):
+        return by_name, None
+    alive = {n: draw(masks(tuple(t.shape))) for n, t in by_name.items()}
+    return by_name, dict(draw(st.permutations(list(alive.items()))))
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+
+def fractions() -> SearchStrategy[float]:
+    """Draw shares in [0, 1]: halves of odd counts and their neighbours among them, where rounding is decided.
+
+    Returns:
+        A strategy of floats.
+
+    >>> find(fractions(), lambda share: round(share * 5) == 4)
+    0.75
+    """
+    common = st.sampled_from([0.5, 0.0, 1.0, 0.1, 0.25, 0.3, 0.75, 0.9])
+    return common | st.floats(0, 1) | st.builds(_near_half, st.integers(0, 9), st.integers(1, 10), st.integers(-1, 1))
+
+
+def _near_half(whole: int, count: int, side: int) -> float:
+    """The share of a count that is a half above a whole number, or the float below or above it."""
+    half = (min(whole, count - 1) + 0.5) / count
+    return math.nextafter(half, side * math.inf) if side else half
+
+
+def numbers(takes: Sequence[str] = ("amount", "keep", "sparsity"), *, most: int = 0) -> SearchStrategy[dict[str, Any]]:
+    """Draw one of `amount`, `keep`, `sparsity` as a Python or numpy number or a 0-d tensor.
+
+    Args:
+        takes: the arguments to draw from.
+        most: the largest count; shares are in [0, 1].
+
+    Returns:
+        A strategy of dicts with one entry, to pass as `**number`.
+
+    >>> find(numbers(["keep"], most=9), lambda number: number["keep"] > 5)
+    {'keep': 6}
+    """
+    kinds = []
+    if "amount" in takes:
+        kinds += [_wrapped("amount", fractions(), float), _wrapped("amount", st.integers(0, most), int)]
+    if "sparsity" in takes:
+        kinds.append(_wrapped("sparsity", fractions(), float))
+    if "keep" in takes:
+        kinds.append(_wrapped("keep", st.integers(0, most), int))
+    return st.one_of(kinds)
+
+
+def _wrapped(argument: str, values: SearchStrategy[Any], kind: type) -> SearchStrategy[dict[str, Any]]:
+    floats: list[Any] = [float, np.float64, np.float32, partial(torch.tensor, dtype=torch.float64), torch.tensor]
+    ints: list[Any] = [int, np.int64, np.uint8, torch.tensor, partial(torch.tensor, dtype=torch.int32)]
+    wrap = st.sampled_from(floats if kind is float else ints)
+    return st.tuples(wrap, values).map(lambda pair: {argument: pair[0](pair[1])})
+
+
+# ---- groups and histories -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def groups(draw: DrawFn, shape: Shape, *, of: Sequence[str] | None = None) -> Any:
+    """Draw groups values that fit a shape.
+
+    Args:
+        shape: the shape of the scores.
+        of: names of groups to draw from, such as ["rows", "channels"]; None for all that fit.
+
+    Returns:
+        A strategy of groups values.
+
+    >>> find(groups((4, 6)), lambda value: "blocks" in repr(value))
+    blocks(shape=(1,))
+    """
+    names = of or [name for name, fit in _FIT.items() if fit(shape)]
+    return draw(_MAKE[draw(st.sampled_from(names))](shape))
+
+
+@st.composite
+def grouped(
+    draw: DrawFn,
+    of: Sequence[str] = ("elements", "rows", "windows", "channels", "blocks", "labels"),
+    *,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    kinds: Sequence[str] = KINDS,
+) -> tuple[Any, Tensor, Tensor | None]:
+    """Draw a groups value, with scores that fit it, and a mask that fits these.
+
+    Args:
+        of: names of groups to draw from.
+        dtypes: the dtypes to draw from.
+        kinds: which values to draw from; see `scores`.
+
+    Returns:
+        A strategy of triples: groups value, scores, and a bool mask or None for all True.
+
+    >>> find(grouped(["windows"]), lambda case: case[0].of == 2 and case[1].numel() > 0)[0]
+    windows(of=2, dim=0)
+    """
+    kind = draw(st.sampled_from(of))
+    shape = draw(shapes(0 if kind in ("elements", "labels") else 2, 3, max_side=4))
+    multiple = tuple(n * m for n, m in zip(shape, draw(_multiples(len(shape)))))
+    shape = multiple if kind in ("windows", "blocks") else shape
+    value = draw(groups(shape, of=[kind]))
+    return value, draw(scores(shape, dtypes=dtypes, kinds=kinds)), draw(st.none() | masks(shape))
+
+
+def _multiples(count: int) -> SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, 3), min_size=count, max_size=count)
+
+
+def dims(count: int = 2) -> SearchStrategy[int]:
+    """Dims of a tensor that has so many, counted from either end."""
+    return st.sampled_from([*range(count), *range(-1, -count - 1, -1)])
+
+
+def norms(
+    orders: Sequence[float | None] = (None, 2, 1, math.inf, 3, 0.5, -math.inf, -1),
+) -> SearchStrategy[dict[str, Any]]:
+    """The options of groups whose items have several elements."""
+    return st.fixed_dictionaries({"p": st.sampled_from(orders), "mean": st.booleans()})
+
+
+def divisors(length: int, most: int) -> SearchStrategy[int]:
+    """The lengths up to `most` that divide a length."""
+    return st.sampled_from([n for n in range(1, most + 1) if length % n == 0])
+
+
+@st.composite
+def _windows(draw: DrawFn, shape: Shape) -> Any:
+    dim = draw(dims(len(shape)))
+    return ml.windows(draw(divisors(shape[dim], 6)), dim)
+
+
+@st.composite
+def _blocks(draw: DrawFn, shape: Shape) -> Any:
+    tiled = shape[-draw(st.integers(1, min(2, len(shape)))) :]
+    return ml.blocks([draw(divisors(length, 3)) for length in tiled], **draw(norms()))
+
+
+@st.composite
+def _labels(draw: DrawFn, shape: Shape) -> Any:
+    """Items by any small labels; pools constant within each item."""
+    items = _draw_from(torch.tensor([0, 3, -2, 7, 1]), shape, draw(_bytes(math.prod(shape))))
+    pools = draw(st.sampled_from([None, items % 2, items.abs() // 3, items]))
+    return ml.labels(items, pools)
+
+
+def _channels(shape: Shape) -> SearchStrategy[Any]:
+    along = dims(len(shape))
+    return st.builds(ml.channels, along) | st.builds(lambda dim, norm: ml.channels(dim, **norm), along, norms())
+
+
+_MAKE: Mapping[str, Callable[[Shape], SearchStrategy[Any]]] = {
+    "elements": lambda shape: st.just(ml.elements()),
+    "rows": lambda shape: dims(len(shape)).map(ml.rows),
+    "channels": _channels,
+    "windows": _windows,
+    "blocks": _blocks,
+    "labels": _labels,
+}
+_FIT: Mapping[str, Callable[[Shape], bool]] = {
+    name: (lambda shape: True) if name in ("elements", "labels") else (lambda shape: len(shape) > 0) for name in _MAKE
+}
+
+
+def steps() -> SearchStrategy[Any]:
+    """Draw methods with their parameters bound that any 2-d scores can take, whole numbers small enough to sum.
+
+    Returns:
+        A strategy of functions `(scores, default_mask) -> mask`.
+
+    >>> find(steps(), lambda step: step is identity)(torch.ones(2, 2), None).sum()
+    tensor(4)
+    """
+    share = fractions()
+    structured = {"dim": dims(), "amount": share}
+    return st.one_of(
+        st.just(ml.identity),
+        st.builds(partial, st.just(ml.l1_unstructured), amount=share),
+        st.builds(partial, st.just(ml.compute_mask), sparsity=share),
+        st.builds(partial, st.just(ml.random_unstructured), key=KEYS, amount=share),
+        st.builds(partial, st.just(ml.ln_structured), n=st.sampled_from([1, 2, math.inf]), **structured),
+        st.builds(partial, st.just(ml.random_structured), key=KEYS, **structured),
+        st.builds(partial, st.just(ml.compute_mask), keep=st.just(0), groups=st.just(ml.rows())),
+        st.builds(partial, st.just(ml.layerwise(ml.l1_unstructured)), amount=share),
+    )
+
+
+def histories(*, max_size: int = 4) -> SearchStrategy[tuple[Any, ...]]:
+    """Draw histories of methods, the empty one included.
+
+    Args:
+        max_size: the largest number of steps.
+
+    Returns:
+        A strategy of tuples of `steps()`, to pass to `fold`.
+
+    >>> find(histories(), lambda history: len(history) == 1)[0] is identity
+    True
+    """
+    return st.lists(steps(), max_size=max_size).map(tuple)
