@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+
+import hypothesis
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from registry import CASES, METHODS, RULES, bind, numbers_of
 
 import masklib as ml
-from masklib.testing import fractions, histories, laws, numbers, scored
+from masklib.testing import check_method, fractions, histories, laws, numbers, scored
 from masklib.testing._strategies import FLOATS, SEEDS
 
 EVEN = st.sampled_from([(2, 2), (4, 6), (1, 2), (5, 2), (2, 4, 2), (2, 2, 2, 2)])  # fit every method of the registry
@@ -31,12 +34,25 @@ def bound(case, small=0.3, large=0.6):
 
 
 @over(CASES)
-@pytest.mark.parametrize("law", [*laws.METHODS, laws.needs_no_mask], ids=lambda law: law.__name__)
+def test_every_law_of_methods(case):
+    """All that `check_method` knows, for each number the method takes."""
+    given = {"amount": 0.3, "sparsity": 0.6, "keep": 2}
+    for number in [{name: given[name]} for name in case.takes] or [{}]:
+        ranks = None if case.groups is None else abs if case.magnitude else operator.pos
+        exact = case.groups or "infer"
+        examples = hypothesis.settings.default.max_examples
+        kinds = ("small", "few") if case.itemized or not case.groups else None
+        check_method(
+            case.method, exact=exact, ranks=ranks, shapes=EVEN, kinds=kinds, vmap=True, examples=examples, **number
+        )
+
+
+@over(CASES)
 @given(st.data())
-def test_law(case, law, draw):
+def test_needs_no_mask(case, draw):
     s, m = draw.draw(data(case))
     for f in bound(case):
-        law(f, s, m)
+        laws.needs_no_mask(f, s, m)
 
 
 @over(CASES)
@@ -51,44 +67,6 @@ def test_a_history_folds_in_two_parts(a, b, case):
     s, m = case
     assert laws.same(ml.fold(a + b, s, m), ml.fold(b, s, ml.fold(a, s, m)))
     assert laws.same(ml.fold(a + b, s, m), ml.chain(ml.chain(*a), ml.chain(*b))(s, m))
-
-
-# ---- numbers --------------------------------------------------------------------------------------------------------
-
-
-@over(METHODS)
-@given(st.data(), fractions(), fractions())
-def test_nested_in_shares(case, draw, a, b):
-    s, m = draw.draw(data(case))
-    for small, large in numbers_of(case, *sorted((a, b))):
-        laws.is_nested(case.method, small, large, s, m)
-
-
-@over({name: case for name, case in METHODS.items() if "amount" in case.takes})
-@given(st.data(), st.integers(0, 3), st.integers(0, 3))
-def test_nested_in_whole_items(case, draw, a, b):
-    s, m = draw.draw(data(case, mapping=False))
-    small, large = ({"amount": x} for x in sorted((a, b)))
-    if possible(case, large, s, m):
-        laws.is_nested(case.method, small, large, s, m)
-
-
-@over(METHODS)
-@given(st.data(), fractions(), fractions(), st.integers(0, 2), st.integers(0, 2))
-def test_keep_and_sparsity_say_where_to_end(case, draw, a, b, i, j):
-    """Idempotent, and more then fewer is fewer."""
-    s, m = draw.draw(data(case))
-    pairs = {"sparsity": sorted((a, b)), "keep": sorted((i, j), reverse=True)}
-    for argument in set(case.takes) & set(pairs):
-        more, fewer = ({argument: x} for x in pairs[argument])
-        if possible(case, more, s, m):
-            laws.is_idempotent(case.method, fewer, s, m)
-            laws.keeps_fewer_after_more(case.method, more, fewer, s, m)
-
-
-def possible(case, number, s, m):
-    """Whether every pool has so many items."""
-    return "must be between" not in laws.refusal(bind(case, number), s, m)
 
 
 # ---- the rule -------------------------------------------------------------------------------------------------------

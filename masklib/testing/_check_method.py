@@ -4,38 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from masklib.algebra import count
 from masklib.groups import Groups
+from masklib.methods import identity
 from masklib.testing import laws
+from masklib.testing._infer import exact_groups, ranking
 from masklib.testing._oracle import is_fraction
-from masklib.testing._refute import Law, uphold
-from masklib.testing._strategies import DTYPES, KINDS, Shapes, fractions, masks, scored, scores, shapes
+from masklib.testing._refute import Trial, uphold
+from masklib.testing._strategies import DTYPES, KINDS, SUMMABLE, Shapes, fractions, masks, scored, scores, shapes
 
 _NUMBERS = ("amount", "keep", "sparsity")
-_HINTS = {
-    laws.takes_what_is_valid: "# for a method that takes tensors only, pass mappings=False; for other shapes, shapes=",
-    laws.vmaps: "# for a method that need not run under torch.vmap, pass vmap=False",
-}
-
-Trial = tuple[Law, SearchStrategy[Any]]
+_VALID = "# for a method that takes tensors only, pass mappings=False; for other shapes, shapes="
+_EXACT = "# for a method that promises no exact counts of single elements, pass exact=None, or its groups"
+_VMAP = "# for a method that nobody runs under torch.vmap, pass vmap=False"
 
 
 def check_method(
     method: Callable[..., Any],
     *,
-    exact: Groups | None = None,
-    ranks: Callable[[Any], Any] | None = None,
+    exact: Groups | Literal["infer"] | None = "infer",
+    ranks: Callable[[Any], Any] | Literal["infer"] | None = "infer",
     shapes: Shapes = None,
     dtypes: Sequence[torch.dtype] | None = None,
     kinds: Sequence[str] | None = None,
     mappings: bool = True,
-    vmap: bool = True,
-    examples: int = 50,
+    vmap: bool | None = None,
+    compiles: bool = False,
+    examples: int = 100,
     **params: Any,
 ) -> None:
     """Check the laws of pruning on a method, `method(scores, default_mask, **params) -> mask`.
@@ -45,24 +46,27 @@ def check_method(
 
     Args:
         method: the method; it takes scores and a mask or None by position, and `params` by name.
-        exact: the groups in which it promises exact counts; if `groups` is among the params, these.
-        ranks: what it ranks of a score, as a function of one Python number, if the lowest are to die and the lower
-            index among equals: `abs` for magnitudes, `operator.pos` for the scores themselves. It needs `exact`.
+        exact: the groups in which it promises exact counts; None for no promise. "infer" takes `groups` from the
+            params, or else `elements()` if as many elements die as asked for in a few tensors without ties.
+        ranks: what it ranks of a score, a function of one Python number, if the lowest are to die and the lower index
+            among equals: `abs` for magnitudes, `operator.pos` for the scores themselves; None for no promise. "infer"
+            takes that of the two which explains who dies in a few tensors without ties, if any. It needs `exact`.
         shapes: a shape or a strategy of shapes that the method can take; None for all from 0-d to 4-d, empty ones
             included.
         dtypes: the dtypes it can take; None for all.
         kinds: which scores to draw, see `scores`; None for all, or for items of several elements for those whose sums
             are exact.
         mappings: whether it takes mappings by name too.
-        vmap: whether it runs under torch.vmap.
+        vmap: whether it must run under torch.vmap; None for not, but what it gives there must be right.
+        compiles: whether it must run as one compiled graph; this takes seconds.
         examples: how many cases to draw for each law, always the same ones.
         params: what to pass on to the method.
 
     Raises:
-        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
-            found, as code.
+        AssertionError: if laws are broken; for each a paragraph, whose first line names the law and whose rest is the
+            smallest counterexample found, as code that can be run.
 
-    >>> check_method(l1_unstructured, amount=0.3, exact=elements(), ranks=abs, examples=5)
+    >>> check_method(l1_unstructured, amount=0.3, examples=5)
     >>> def forgetful(scores, default_mask, *, amount):
     ...     return l1_unstructured(scores, None, amount=amount)
     >>> check_method(forgetful, amount=0.3)
@@ -70,11 +74,18 @@ def check_method(
     AssertionError: shrinks: f(s, m) <= m.
     ...
     """
-    exact = params.get("groups", exact)
-    kinds = kinds or (("small", "few") if _itemized(exact) else KINDS)
-    promise = _Promise(method, exact, ranks, shapes, dtypes, kinds, mappings, params)
-    for law, arguments in (*_trials(promise), *(_vmapped(promise) if vmap else ())):
-        uphold(law, arguments, examples, _HINTS.get(law, ""))
+    said = _Promise(method, None, None, shapes, dtypes, kinds or KINDS, params)
+    if exact == "infer":
+        exact = params.get("groups") or exact_groups(said.bound, said.number)
+    if ranks == "infer":
+        ranks = ranking(said.bound, said.number, exact) if exact is not None else None
+    promise = said._replace(exact=exact, ranks=ranks, kinds=kinds or (SUMMABLE if _itemized(exact) else KINDS))
+    kinds_of_scores = [promise.drawn(mapping) for mapping in ((False, True) if mappings else (False,))]
+    uphold(kinds_of_scores, list(_trials(promise)), examples)
+    if vmap is not False:
+        uphold([promise.batches()], [_vmapped(promise, laws.vmaps if vmap else laws.vmaps_if_at_all)], examples)
+    if compiles:
+        uphold([promise.drawn(False)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3))
 
 
 def _itemized(groups: Any) -> bool:
@@ -90,7 +101,6 @@ class _Promise(NamedTuple):
     shapes: Shapes
     dtypes: Sequence[torch.dtype] | None
     kinds: Sequence[str]
-    mappings: bool
     params: dict[str, Any]
 
     @property
@@ -105,19 +115,31 @@ class _Promise(NamedTuple):
         others = {n: v for n, v in self.params.items() if n not in self.number}
         return partial(self.method, **others) if others else self.method
 
-    @property
-    def cases(self) -> SearchStrategy[tuple[Any, Any]]:
-        """Scores and masks."""
-        options: dict[str, Any] = {"dtypes": self.dtypes, "kinds": self.kinds}
-        return scored(None if self.mappings else False, self.shapes, **options)
+    def drawn(self, mapping: bool) -> SearchStrategy[tuple[Any, ...]]:
+        """Two numbers, of which the first takes no more than the second, scores and a mask."""
+        cases = scored(mapping, self.shapes, dtypes=self.dtypes, kinds=self.kinds)
 
-    def around(self) -> SearchStrategy[dict[str, Any]]:
-        """The number and others like it."""
+        def numbered(case: tuple[Any, Any]) -> SearchStrategy[tuple[Any, ...]]:
+            around = self._around(int(count(identity(*case))))
+            return st.tuples(around, around).map(lambda pair: (*sorted(pair, key=_taken), *case))
+
+        return cases.flatmap(numbered)
+
+    def _around(self, alive: int | None = None) -> SearchStrategy[dict[str, Any]]:
+        """The number and others like it, where so many elements are alive."""
         if not self.number:
             return st.just({})
         ((name, value),) = self.number.items()
-        values = st.just(value) | fractions() if is_fraction(value) else st.integers(0, int(value)) | st.just(value)
-        return values.map(lambda x: {name: x})
+        others = fractions(alive) if is_fraction(value) else st.integers(0, int(value))
+        return (st.just(value) | others).map(lambda x: {name: x})
+
+    def batches(self) -> SearchStrategy[tuple[Any, ...]]:
+        """A number, and two scores and two masks of one shape, stacked."""
+        return st.tuples(self._around(), _batch(self)).map(lambda x: (x[0], *x[1]))
+
+    def bind(self, number: Mapping[str, Any]) -> Callable[..., Any]:
+        """The method with a number bound too."""
+        return partial(self.bound, **number) if number else self.bound
 
     def possible(self, number: Mapping[str, Any], s: Any, m: Any) -> bool:
         """Whether there are as many items as a number says; where no groups are known, the method's word is taken."""
@@ -125,7 +147,19 @@ class _Promise(NamedTuple):
             return True
         if self.exact is not None:
             return laws.possible(self.exact, dict(number), s, m)
-        return not laws.refusal(partial(self.bound, **number), s, m)
+        return not laws.refusal(self.bind(number), s, m)
+
+
+def _taken(number: Mapping[str, Any]) -> float:
+    return max((-float(x) if name == "keep" else float(x) for name, x in number.items()), default=0.0)
+
+
+@st.composite
+def _batch(draw: st.DrawFn, p: _Promise) -> tuple[Any, Any]:
+    drawn = p.shapes if isinstance(p.shapes, SearchStrategy) else shapes() if p.shapes is None else st.just(p.shapes)
+    shape, dtype = draw(drawn), draw(st.sampled_from(p.dtypes or DTYPES))
+    one = scores(shape, dtypes=[dtype], kinds=p.kinds)
+    return tuple(torch.stack([draw(part), draw(part)]) for part in (one, masks(shape)))  # type: ignore[return-value]
 
 
 # ---- which laws, on what --------------------------------------------------------------------------------------------
@@ -133,81 +167,76 @@ class _Promise(NamedTuple):
 
 def _trials(p: _Promise) -> Iterator[Trial]:
     for law in laws.METHODS:
-        yield law, _functions(p)
+        yield Trial(law, partial(_bound, p), _VALID if law is laws.takes_what_is_valid else "")
     if p.number:
         yield from _numbered(p)
     if p.exact is not None and p.number:
         yield from _counted(p)
     if p.ranks is not None:
-        yield laws.refuses_nan, _functions(p)
+        yield Trial(laws.refuses_nan, partial(_bound, p))
 
 
-def _functions(p: _Promise) -> SearchStrategy[Any]:
+def _bound(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
     """(f, s, m)."""
-    drawn = st.tuples(p.around(), p.cases).filter(lambda x: p.possible(x[0], *x[1]))
-    return drawn.map(lambda x: (partial(p.bound, **x[0]) if x[0] else p.bound, *x[1]))
+    return (p.bind(large), s, m) if p.possible(large, s, m) else None
+
+
+def _one(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+    """(method, number, s, m)."""
+    return (p.bound, large, s, m) if p.possible(large, s, m) else None
+
+
+def _two(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+    """(method, small, large, s, m)."""
+    return (p.bound, small, large, s, m) if p.possible(small, s, m) and p.possible(large, s, m) else None
 
 
 def _numbered(p: _Promise) -> Iterator[Trial]:
     (name,) = p.number
     whole = not is_fraction(p.number[name])
+    none, every = ({name: int(x) if whole else x} for x in (0.0, 1.0))
     if name != "keep":
-        yield laws.nothing_takes_nothing, _fixed(p, {name: 0 if whole else 0.0})
-    if name == "keep" or not whole:
-        yield laws.everything_takes_everything, _fixed(p, {name: 0 if whole else 1.0})
-    yield laws.is_nested, _two(p)
+        yield Trial(laws.nothing_takes_nothing, lambda small, large, s, m: (p.bound, none, s, m))
+    if name == "keep":
+        yield Trial(laws.everything_takes_everything, lambda small, large, s, m: (p.bound, none, s, m))
+    elif not whole:
+        yield Trial(laws.everything_takes_everything, lambda small, large, s, m: (p.bound, every, s, m))
+    yield Trial(laws.is_nested, partial(_two, p))
     if name != "amount":
-        yield laws.is_idempotent, _one(p)
-        yield laws.keeps_fewer_after_more, _two(p)
-
-
-def _fixed(p: _Promise, number: dict[str, Any]) -> SearchStrategy[Any]:
-    return p.cases.map(lambda case: (p.bound, number, *case))
-
-
-def _one(p: _Promise) -> SearchStrategy[Any]:
-    """(method, number, s, m)."""
-    drawn = st.tuples(p.around(), p.cases).filter(lambda x: p.possible(x[0], *x[1]))
-    return drawn.map(lambda x: (p.bound, x[0], *x[1]))
-
-
-def _two(p: _Promise) -> SearchStrategy[Any]:
-    """(method, small, large, s, m), of which the first takes no more than the second."""
-    drawn = st.tuples(p.around(), p.around(), p.cases)
-    allowed = drawn.filter(lambda x: all(p.possible(number, *x[2]) for number in x[:2]))
-    return allowed.map(lambda x: (p.bound, *sorted(x[:2], key=_taken), *x[2]))
-
-
-def _taken(number: Mapping[str, Any]) -> float:
-    ((name, value),) = number.items()
-    return -float(value) if name == "keep" else float(value)
+        yield Trial(laws.is_idempotent, partial(_one, p))
+        yield Trial(laws.keeps_fewer_after_more, partial(_two, p))
 
 
 def _counted(p: _Promise) -> Iterator[Trial]:
-    one = _one(p)
-    yield laws.is_exact, one.map(lambda x: (x[0], p.exact, *x[1:]))
-    yield laws.takes_items_whole, one.map(lambda x: (x[0], p.exact, *x[1:]))
+    def grouped(*given: Any) -> tuple[Any, ...] | None:
+        """(method, groups, number, s, m)."""
+        one = _one(p, *given)
+        return one and (p.bound, p.exact, *one[1:])
+
+    def ranked(*given: Any) -> tuple[Any, ...] | None:
+        """(method, groups, ranks, number, s, m)."""
+        one = _one(p, *given)
+        return one and (p.bound, p.exact, p.ranks, *one[1:])
+
+    yield Trial(laws.is_exact, grouped, _EXACT)
+    yield Trial(laws.takes_items_whole, grouped)
     if p.ranks is not None:
-        ranked = one.map(lambda x: (x[0], p.exact, p.ranks, *x[1:]))
-        yield laws.takes_the_lowest, ranked
-        yield laws.takes_the_lower_index_of_equals, ranked
+        yield Trial(laws.takes_the_lowest, ranked)
+        yield Trial(laws.takes_the_lower_index_of_equals, ranked)
     if not all(is_fraction(x) for x in p.number.values()):
-        (name,) = p.number
-        beyond = st.tuples(st.integers(0, 700).map(lambda x: {name: x}), p.cases)
-        yield laws.refuses_the_impossible, beyond.map(lambda x: (p.bound, p.exact, x[0], *x[1]))
+        yield Trial(laws.refuses_the_impossible, partial(_beyond, p))
 
 
-def _vmapped(p: _Promise) -> Iterator[Trial]:
-    batches = st.tuples(p.around(), _batch(p)).filter(
-        lambda x: all(p.possible(x[0], *one) for one in laws.unstacked(*x[1]))
-    )
-    yield laws.vmaps, batches.map(lambda x: (partial(p.bound, **x[0]) if x[0] else p.bound, *x[1]))
+def _beyond(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...]:
+    """(method, groups, number, s, m), the number above what is alive, or one above."""
+    alive = int(count(identity(s, m)))
+    return p.bound, p.exact, {name: alive + 1 + int(x) for name, x in small.items()}, s, m
 
 
-@st.composite
-def _batch(draw: st.DrawFn, p: _Promise) -> tuple[Any, Any]:
-    """Two scores and two masks of one shape, stacked."""
-    drawn = p.shapes if isinstance(p.shapes, SearchStrategy) else shapes() if p.shapes is None else st.just(p.shapes)
-    shape, dtype = draw(drawn), draw(st.sampled_from(p.dtypes or DTYPES))
-    one = scores(shape, dtypes=[dtype], kinds=p.kinds)
-    return tuple(torch.stack([draw(part), draw(part)]) for part in (one, masks(shape)))  # type: ignore[return-value]
+def _vmapped(p: _Promise, law: Callable[..., None]) -> Trial:
+    def batched(number: Any, *batches: Any) -> tuple[Any, ...] | None:
+        """(f, scores, masks)."""
+        possible = all(p.possible(number, *one) for one in laws.unstacked(*batches))
+        return (p.bind(number), *batches) if possible else None
+
+    return Trial(law, batched, _VMAP)

@@ -14,14 +14,14 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 import masklib as ml
 from masklib.testing import laws
 from masklib.testing._oracle import named
-from masklib.testing._refute import uphold
-from masklib.testing._strategies import FLOATS, Shape, Shapes, fractions, mappings, masks, scores
+from masklib.testing._refute import Trial, uphold
+from masklib.testing._strategies import FLOATS, SUMMABLE, Shape, Shapes, fractions, mappings, masks, scores
 
 # ---- groups ---------------------------------------------------------------------------------------------------------
 
 
 def check_groups(
-    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Shapes = None, examples: int = 50
+    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Shapes = None, examples: int = 100
 ) -> None:
     """Check the laws of groups on a groups value: plain data, its `labels` form, exact counts, the lowest first.
 
@@ -32,23 +32,19 @@ def check_groups(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
-        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
-            found, as code.
+        AssertionError: if laws are broken; see `check_method`.
 
     >>> check_groups(windows(4), examples=5)
     """
-    uphold(laws.is_plain_data, st.just((groups,)), 1)
-    cases = st.tuples(_shares(), _fitting(groups, shapes))
     bound = partial(method, groups=groups)
-    number = cases.map(lambda x: (bound, groups, x[0], *x[1]))
-    ranked = cases.map(lambda x: (bound, groups, operator.pos, x[0], *x[1]))
-    uphold(laws.is_exact, number, examples)
-    uphold(laws.takes_items_whole, number, examples)
+    trials = [Trial(laws.is_plain_data, lambda *_: (groups,))]
+    trials += [Trial(law, lambda *case: (bound, groups, *case)) for law in (laws.is_exact, laws.takes_items_whole)]
     if (getattr(groups, "p", None) or 1) > 0:  # the oracle divides by zero scores
-        uphold(laws.takes_the_lowest, ranked, examples)
-        uphold(laws.takes_the_lower_index_of_equals, ranked, examples)
+        ranked = (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals)
+        trials += [Trial(law, lambda *case: (bound, groups, operator.pos, *case)) for law in ranked]
     if getattr(groups, "p", None) is None and not getattr(groups, "mean", False):
-        uphold(laws.is_the_labels_form, cases.map(lambda x: (groups, x[0], *x[1], method)), examples)
+        trials.append(Trial(laws.is_the_labels_form, lambda *case: (groups, *case, method)))
+    uphold([st.tuples(_shares(), _fitting(groups, shapes)).map(lambda x: (x[0], *x[1]))], trials, examples)
 
 
 def _shares() -> SearchStrategy[dict[str, Any]]:
@@ -63,7 +59,7 @@ def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
     else:
         shape = draw(shapes if isinstance(shapes, SearchStrategy) else st.just(shapes) if shapes else _fit(groups))
         like, of = torch.empty(0), {"": shape}
-    s = {n: draw(scores(shape, dtypes=FLOATS, kinds=("small", "few"))) for n, shape in of.items()}
+    s = {n: draw(scores(shape, dtypes=FLOATS, kinds=SUMMABLE)) for n, shape in of.items()}
     m = {n: draw(masks(shape)) for n, shape in of.items()}
     return laws.like(like, s), laws.like(like, m) if draw(st.booleans()) else None
 
@@ -91,7 +87,7 @@ def check_score(
     shapes: Shapes = None,
     dtypes: Sequence[torch.dtype] = FLOATS,
     per_tensor: bool = True,
-    examples: int = 50,
+    examples: int = 100,
 ) -> None:
     """Check the laws of scores on an importance criterion, `score(params) -> scores`.
 
@@ -105,8 +101,7 @@ def check_score(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
-        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
-            found, as code.
+        AssertionError: if laws are broken; see `check_method`.
 
     >>> check_score(masklib.scores.magnitude, examples=5)
     >>> check_score(lambda params: params, examples=5)
@@ -115,18 +110,16 @@ def check_score(
     ...
     """
     tensors = scores(shapes, dtypes=dtypes, kinds=("many", "small", "few"))
-    cases = st.tuples(st.just(score), tensors | mappings(tensors))
-    for law in laws.SCORES:
-        uphold(law, cases, examples)
-    if per_tensor:
-        uphold(laws.scores_each_tensor_alone, cases, examples)
+    each = (laws.scores_each_tensor_alone,) if per_tensor else ()
+    trials = [Trial(law, lambda p: (score, p)) for law in (*laws.SCORES, *each)]
+    uphold([st.tuples(tensors), st.tuples(mappings(tensors))], trials, examples)
 
 
 # ---- schedules ------------------------------------------------------------------------------------------------------
 
 
 def check_schedule(
-    schedule: Callable[[Any], Any], *, steps: int = 10_000, falls: bool = False, examples: int = 50
+    schedule: Callable[[Any], Any], *, steps: int = 10_000, falls: bool = False, examples: int = 100
 ) -> None:
     """Check the laws of schedules on a function `schedule(step) -> sparsity`.
 
@@ -137,8 +130,7 @@ def check_schedule(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
-        AssertionError: if a law is broken; the first line names the law, the rest is the smallest counterexample
-            found, as code.
+        AssertionError: if laws are broken; see `check_method`.
 
     >>> check_schedule(schedules.cubic(0.9, stop=1000, every=100))
     >>> check_schedule(lambda step: step / 1000)
@@ -147,9 +139,7 @@ def check_schedule(
     ...
     """
     step = st.integers(0, steps) | st.integers(0, min(steps, 20))
-    one = st.tuples(st.just(schedule), step)
-    for law in laws.SCHEDULES:
-        uphold(law, one, examples)
+    trials = [Trial(law, lambda t, u: (schedule, t)) for law in laws.SCHEDULES]
     if not falls:
-        two = st.lists(step, min_size=2, max_size=2).map(sorted)
-        uphold(laws.never_falls, two.map(lambda pair: (schedule, *pair)), examples)
+        trials.append(Trial(laws.never_falls, lambda t, u: (schedule, t, u)))
+    uphold([st.tuples(step, step).map(lambda pair: tuple(sorted(pair)))], trials, examples)

@@ -86,6 +86,17 @@ def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Lab
     return flat(named(groups.items)[name]), one_pool if pools is None else flat(named(pools)[name])
 
 
+def without_elements(groups: Any, shapes: Mapping[str, Shape]) -> list[tuple[Label, list[Label]]]:
+    """The pools and their items that are there even where a tensor has no elements."""
+    if not shapes or type(groups).__name__ == "Windows" or getattr(groups, "pools", None) is not None:
+        return []
+    if type(groups).__name__ == "Rows":
+        return [((name, i), []) for name, shape in shapes.items() for i in range(shape[groups.dim])]
+    if type(groups).__name__ == "Channels":
+        return [(0, [(name, i) for name, shape in shapes.items() for i in range(shape[groups.dim])])]
+    return [(0, [])]
+
+
 def integers(labels: Labels, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
     """The same labels as integers in the same order, as tensors."""
     rank = {label: i for i, label in enumerate(sorted({x for part in labels.values() for x in part}))}
@@ -117,12 +128,13 @@ def select(
     alive: Mapping[str, list[bool]],
     items: Labels,
     pools: Labels,
+    empty: list[tuple[Label, list[Label]]],
     how_many: Mapping[str, Any],
     reduce: Callable[[list[Any]], Any] = reduction(),
 ) -> dict[str, list[bool]]:
     """Kill the lowest live items of each pool."""
     dead = set()
-    for members in by_pool(items, pools, alive).values():
+    for members in by_pool(items, pools, alive, empty).values():
         living = {item: [scores[n][i] for n, i in live] for item, live in members.items() if live}
         order = sorted(living, key=lambda item: (reduce(living[item]), item))
         dead |= set(order[: dying(len(living), len(members), **how_many)])
@@ -130,10 +142,12 @@ def select(
 
 
 def by_pool(
-    items: Labels, pools: Labels, alive: Mapping[str, list[bool]]
+    items: Labels, pools: Labels, alive: Mapping[str, list[bool]], empty: list[tuple[Label, list[Label]]]
 ) -> dict[Label, dict[Label, list[tuple[str, int]]]]:
     """Of each pool its items, and of each item where its live elements are."""
     members: dict[Label, dict[Label, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
+    for pool, nothing in empty:
+        members[pool].update((item, []) for item in nothing)
     for n in items:
         for i, (item, pool) in enumerate(zip(items[n], pools[n])):
             members[pool][item].extend([(n, i)] if alive[n][i] else [])
@@ -149,6 +163,7 @@ def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool
         {n: [abs(x) if magnitude else x for x in flat(t)] for n, t in tensors.items()},
         {n: flat(masks[n]) for n in tensors},
         *labelled(groups, shapes),
+        without_elements(groups, shapes),
         how_many,
         reduction(getattr(groups, "p", None), getattr(groups, "mean", False)),
     )

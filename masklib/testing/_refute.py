@@ -2,48 +2,106 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from masklib.groups import Blocks, Channels, Elements, Labels, Rows, Windows
 
 Law = Callable[..., None]
+Cases = SearchStrategy[tuple[Any, ...]]
+
+
+class Trial(NamedTuple):
+    """A law, its arguments from what was drawn (None where it does not apply), and a sentence to end with."""
+
+    law: Law
+    arguments: Callable[..., tuple[Any, ...] | None]
+    hint: str = ""
 
 
 class _Broken(Exception):
     """A law is broken; what broke it is remembered beside."""
 
 
-def uphold(law: Law, arguments: SearchStrategy[Any], examples: int, hint: str = "") -> None:
-    """Raise an AssertionError if a law fails on some of its arguments; its first line names the law.
+def uphold(kinds: Sequence[Cases], trials: Sequence[Trial], examples: int) -> None:
+    """Raise an AssertionError if a law fails on some of the cases: a paragraph for each such law.
+
+    The first line of a paragraph names the law. The first law of all says what is taken; if it fails, the others are
+    not tried.
 
     Args:
-        law: a function that raises if it is broken.
-        arguments: a strategy of tuples of its arguments.
-        examples: how many to draw, always the same ones.
-        hint: a sentence to end with.
+        kinds: strategies of what the arguments of the laws are made from, the simplest first.
+        trials: the laws.
+        examples: how many cases to draw of each kind, always the same ones.
     """
     if not __debug__:
         raise RuntimeError("the laws are assert statements, which python -O leaves out: run without -O.")
-    broken = _smallest(law, arguments, examples)
-    if broken is not None:
-        code, error = broken
-        raise AssertionError("\n".join(filter(None, [title(law), code, _said(error), hint]))) from error
+    broken: dict[int, _Failure] = {}
+    for cases in kinds:
+        held = {place: trial for place, trial in enumerate(trials) if place not in broken and 0 not in broken}
+        found = _broken(held, cases, examples)
+        if found:
+            broken |= _shrunk({place: held[place] for place in sorted(found)}, found, cases, examples)
+    if broken:
+        failures = [broken[place] for place in sorted(broken)]
+        raise AssertionError("\n\n".join(f.text for f in failures)) from failures[0].error
 
 
-def _smallest(law: Law, arguments: SearchStrategy[Any], examples: int) -> tuple[str, Exception] | None:
-    """The simplest arguments found on which a law fails, as code, and what it raised."""
-    last: list[tuple[str, Exception]] = []
+def _broken(trials: Mapping[int, Trial], cases: Cases, examples: int) -> dict[int, _Failure]:
+    """The first failure of each law that fails; none of the others once law 0 does."""
+    found: dict[int, _Failure] = {}
+
+    def attempt(case: tuple[Any, ...]) -> None:
+        for place, trial in trials.items():
+            if place not in found and 0 not in found:
+                failure = _failure(trial, case)
+                found.update({} if failure is None else {place: failure})
+
+    _try(attempt, cases, examples)
+    return found
+
+
+class _Failure(NamedTuple):
+    text: str
+    error: Exception
+
+
+def _shrunk(
+    trials: Mapping[int, Trial],
+    found: Mapping[int, _Failure],
+    cases: Cases,
+    examples: int,
+) -> dict[int, _Failure]:
+    """The failure of the first law on its simplest case, and of the others on the simplest met on the way."""
+    smallest, target = {place: found[place] for place in trials}, min(trials)
+
+    def attempt(case: tuple[Any, ...]) -> None:
+        failures = {place: _failure(trial, case) for place, trial in trials.items()}
+        for place, failure in failures.items():
+            if failure is not None and (place == target or len(failure.text) < len(smallest[place].text)):
+                smallest[place] = failure
+        if failures[target] is not None:
+            raise _Broken
+
+    with suppress(_Broken, Flaky):
+        _try(attempt, cases, examples)
+    return smallest
+
+
+def _try(attempt: Callable[[tuple[Any, ...]], None], cases: Cases, examples: int) -> None:
+    """Call a function on each case drawn; if it raises, on simpler ones."""
 
     @settings(
         max_examples=examples,
@@ -56,29 +114,32 @@ def _smallest(law: Law, arguments: SearchStrategy[Any], examples: int) -> tuple[
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(arguments)
-    def attempt(values: tuple[Any, ...]) -> None:
-        code, error = pasted(law, values), _raised(law, values)
-        if error is not None:
-            last[:] = [(code, error)]
-            raise _Broken
+    @given(cases)
+    def drawn(case: tuple[Any, ...]) -> None:
+        attempt(case)
 
+    with torch.random.fork_rng(devices=[]):
+        drawn()
+
+
+def _failure(trial: Trial, case: tuple[Any, ...]) -> _Failure | None:
+    """What a law raises on arguments of its own, and why."""
+    arguments = trial.arguments(*case)
+    if arguments is None:
+        return None
     try:
-        with torch.random.fork_rng(devices=[]):
-            attempt()
-    except (_Broken, Flaky):
-        return last[0]
-    except Unsatisfiable as error:
-        return "# every input that was drawn was refused", error
-    return None
-
-
-def _raised(law: Law, values: tuple[Any, ...]) -> Exception | None:
-    try:
-        law(*values)
+        trial.law(*(_copied(x) for x in arguments))
     except Exception as error:
-        return error
+        lines = [title(trial.law), pasted(trial.law, arguments), _said(error), trial.hint]
+        return _Failure("\n".join(filter(None, lines)), error)
     return None
+
+
+def _copied(value: Any) -> Any:
+    """Tensors, alone or by name, in memory of their own; strides and all stay."""
+    if isinstance(value, Tensor | dict):
+        return copy.deepcopy(value)
+    return value
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
@@ -115,8 +176,7 @@ def _imports(code: str) -> list[str]:
         "import masklib as ml": r"\bml\.",
         "from masklib.testing import laws": r"\blaws\.",
     }
-    found = [line for line, use in needed.items() if re.search(use, code)]
-    return [*found, ""] if found else []
+    return [line for line, use in needed.items() if re.search(use, code)]
 
 
 def literal(value: Any) -> str:

@@ -25,6 +25,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 DTYPES = FLOATS + INTEGERS
 KINDS = ("hostile", "few", "many", "small")
+SUMMABLE = ("small", "few")  # whose sums float64 holds exactly, so that ties are ties in any order of adding
 NAMES = ("w", "a.weight", "z", "a.bias", "b10", "b9")  # not in sorted order
 SEEDS = st.integers(0, 2**32 - 1)
 KEYS = st.integers(0, 9) | st.integers(-(2**63), 2**64 - 1)
@@ -58,21 +59,21 @@ def _shape(draw: DrawFn, shape: Shapes) -> Shape:
 
 @cache
 def palette(dtype: torch.dtype, kind: str) -> Tensor:
-    """Up to 256 values of a dtype; sums of the small ones are exact in float64, so that ties are ties."""
+    """Up to 256 values of a dtype, neighbours easily confused; sums of the small ones are exact in float64."""
     if kind == "few":
-        return torch.tensor([1, 0, 2], dtype=dtype)
+        return torch.tensor([1, 0, -0.0, 2] if dtype.is_floating_point else [1, 0, 2], dtype=dtype)
     info: Any = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
     if kind == "small":
         return torch.tensor(sorted((x for x in range(-8, 9) if x >= info.min), key=abs), dtype=dtype)
     if not dtype.is_floating_point:  # integers that float64 cannot tell apart among them
-        ends = [info.min, info.max, info.min + 1, info.max - 1, info.max // 2, info.max // 2 + 1]
+        ends = [info.max, info.max - 1, info.max // 2, info.max // 2 + 1, info.min, info.min + 1]
         return torch.tensor([1, 0, 2, *ends, *([-1, -2] if info.min else [])], dtype=dtype)
     if kind == "many":
         return torch.tensor(sorted((x / 16 for x in range(-128, 128)), key=abs)).to(dtype)
-    tiny, one = info.tiny, 1 + info.eps
-    denormals = [tiny * info.eps, -tiny * info.eps, tiny * info.eps * 2]
-    extremes = [info.max, -info.max, tiny, -tiny, one, -one, math.inf, -math.inf]
-    return torch.tensor([1.0, 0.0, -0.0, 2.0, -1.0, *extremes, *denormals], dtype=torch.float64).to(dtype)
+    tiny, one, least = info.tiny, 1 + info.eps, info.tiny * info.eps
+    ordinary, denormals = [1.0, one, 2.0, -1.0, -one, 0.0, -0.0], [least, -least, 2 * least, tiny, -tiny]
+    extremes = [info.max, math.inf, -info.max, -math.inf]
+    return torch.tensor([*ordinary, *denormals, *extremes], dtype=torch.float64).to(dtype)
 
 
 def _draw_from(palette: Tensor, shape: Shape, data: bytes) -> Tensor:
@@ -103,11 +104,13 @@ def scores(
     Returns:
         A strategy of tensors without NaN; some are views with strides of their own.
 
-    >>> find(scores((3,), dtypes=[torch.float32]), lambda s: s[0] > s[2])
+    >>> find(scores((3,), dtypes=[torch.float32], kinds=["few"]), lambda s: s[0] > s[2])
     tensor([1., 1., 0.])
     """
     shape = _shape(draw, shape)
     choices = palette(draw(st.sampled_from(dtypes)), draw(st.sampled_from(kinds)))
+    if draw(st.booleans()):  # few neighbours, so that what is easily confused meets
+        choices = choices.roll(-draw(st.integers(0, len(choices) - 1)))[:3]
     return draw(layouts(_draw_from(choices, shape, draw(_bytes(math.prod(shape))))))
 
 
@@ -224,8 +227,11 @@ def scored(
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 
-def fractions() -> SearchStrategy[float]:
-    """Draw shares in [0, 1]: halves of odd counts and their neighbours among them, where rounding is decided.
+def fractions(of: int | None = None) -> SearchStrategy[float]:
+    """Draw shares in [0, 1]: those of a count that make a half and their neighbours among them, which decide rounding.
+
+    Args:
+        of: the count; None for any up to ten.
 
     Returns:
         A strategy of floats.
@@ -234,7 +240,8 @@ def fractions() -> SearchStrategy[float]:
     0.75
     """
     common = st.sampled_from([0.5, 0.0, 1.0, 0.1, 0.25, 0.3, 0.75, 0.9])
-    return common | st.floats(0, 1) | st.builds(_near_half, st.integers(0, 9), st.integers(1, 10), st.integers(-1, 1))
+    counts = st.integers(1, 10) if not of else st.just(of)
+    return common | st.floats(0, 1) | st.builds(_near_half, st.integers(0, 9), counts, st.integers(-1, 1))
 
 
 def _near_half(whole: int, count: int, side: int) -> float:

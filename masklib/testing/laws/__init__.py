@@ -67,6 +67,7 @@ from masklib.testing.laws._transforms import folds as folds
 from masklib.testing.laws._transforms import is_its_concatenation as is_its_concatenation
 from masklib.testing.laws._transforms import is_layerwise as is_layerwise
 from masklib.testing.laws._transforms import vmaps as vmaps
+from masklib.testing.laws._transforms import vmaps_if_at_all as vmaps_if_at_all
 from masklib.testing.laws._values import SCHEDULES as SCHEDULES
 from masklib.testing.laws._values import SCORES as SCORES
 from masklib.testing.laws._values import carries_no_graph as carries_no_graph

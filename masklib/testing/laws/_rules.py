@@ -44,7 +44,9 @@ def _fates(got: Any, groups: Any, ranks: Ranks, s: Any, m: Any) -> Iterator[tupl
     values = {n: [ranks(x) for x in oracle.flat(t)] for n, t in named(s).items()}
     start, end = ({n: oracle.flat(t) for n, t in named(v).items()} for v in (ml.identity(s, m), got))
     reduce = oracle.reduction(getattr(groups, "p", None), getattr(groups, "mean", False))
-    for members in oracle.by_pool(*oracle.labelled(groups, _shapes(s)), start).values():
+    shapes = _shapes(s)
+    pools = oracle.by_pool(*oracle.labelled(groups, shapes), start, oracle.without_elements(groups, shapes))
+    for members in pools.values():
         living = sorted((item, live) for item, live in members.items() if live)
         yield [_fate(item, live, values, end, reduce) for item, live in living], len(members)
 
