@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
     raise ImportError("masklib.testing needs hypothesis: pip install 'masklib[testing]'.") from error
 
 from masklib.testing._adapter import adapter_laws, check_adapter, check_adapters_agree
-from masklib.testing._check_method import check_method
+from masklib.testing._check_method import check_method, method_laws
 from masklib.testing._check_values import check_groups, check_schedule, check_score
 from masklib.testing._strategies import (
     fractions,
@@ -44,6 +44,7 @@ __all__ = [
     "layouts",
     "mappings",
     "masks",
+    "method_laws",
     "numbers",
     "scored",
     "scores",

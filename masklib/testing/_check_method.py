@@ -16,7 +16,7 @@ from masklib.methods import identity
 from masklib.testing import laws
 from masklib.testing._infer import exact_groups, ranking
 from masklib.testing._oracle import is_fraction
-from masklib.testing._refute import Trial, uphold
+from masklib.testing._refute import Failure, Trial, refuted, uphold
 from masklib.testing._strategies import DTYPES, KINDS, SUMMABLE, Shapes, fractions, masks, scored, scores, shapes
 
 _NUMBERS = ("amount", "keep", "sparsity")
@@ -74,18 +74,56 @@ def check_method(
     AssertionError: shrinks: f(s, m) <= m.
     ...
     """
+    given: dict[str, Any] = {"mappings": mappings, "vmap": vmap, "compiles": compiles, "examples": examples}
+    uphold(_refuted(method, exact, ranks, shapes, dtypes, kinds, params, **given))
+
+
+def method_laws(method: Callable[..., Any], **options: Any) -> dict[str, str | None]:
+    """Try every law of methods that applies to a method.
+
+    Args:
+        method: the method.
+        options: as for `check_method`.
+
+    Returns:
+        By the name of each law, None if it holds, or what broke it.
+
+    >>> method_laws(l1_unstructured, amount=0.3, examples=5)["shrinks"] is None
+    True
+    """
+    names = ("exact", "ranks", "shapes", "dtypes", "kinds", "mappings", "vmap", "compiles", "examples")
+    defaults = check_method.__kwdefaults__ or {}
+    said = {name: options.pop(name, defaults[name]) for name in names}
+    return {name: failure and failure.text for name, failure in _refuted(method, params=options, **said).items()}
+
+
+def _refuted(
+    method: Callable[..., Any],
+    exact: Any,
+    ranks: Any,
+    shapes: Shapes,
+    dtypes: Sequence[torch.dtype] | None,
+    kinds: Sequence[str] | None,
+    params: dict[str, Any],
+    mappings: bool,
+    vmap: bool | None,
+    compiles: bool,
+    examples: int,
+) -> dict[str, Failure | None]:
     said = _Promise(method, None, None, shapes, dtypes, kinds or KINDS, params)
     if exact == "infer":
         exact = params.get("groups") or exact_groups(said.bound, said.number)
     if ranks == "infer":
         ranks = ranking(said.bound, said.number, exact) if exact is not None else None
     promise = said._replace(exact=exact, ranks=ranks, kinds=kinds or (SUMMABLE if _itemized(exact) else KINDS))
-    kinds_of_scores = [promise.drawn(mapping) for mapping in ((False, True) if mappings else (False,))]
-    uphold(kinds_of_scores, list(_trials(promise)), examples)
+    forms = [promise.drawn(mapping) for mapping in ((False, True) if mappings else (False,))]
+    results = refuted(forms, list(_trials(promise)), examples)
     if vmap is not False:
-        uphold([promise.batches()], [_vmapped(promise, laws.vmaps if vmap else laws.vmaps_if_at_all)], examples)
+        law = laws.vmaps if vmap else laws.vmaps_if_at_all
+        results |= refuted([promise.batches()], [_vmapped(promise, law)], examples)
     if compiles:
-        uphold([promise.drawn(False)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3))
+        results |= refuted([promise.drawn(False)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3))
+    return results
 
 
 def _itemized(groups: Any) -> bool:

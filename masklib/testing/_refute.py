@@ -31,68 +31,78 @@ class Trial(NamedTuple):
     hint: str = ""
 
 
+class Failure(NamedTuple):
+    """What to say of a broken law, and what it raised."""
+
+    text: str
+    error: Exception
+
+
 class _Broken(Exception):
     """A law is broken; what broke it is remembered beside."""
 
 
-def uphold(kinds: Sequence[Cases], trials: Sequence[Trial], examples: int) -> None:
-    """Raise an AssertionError if a law fails on some of the cases: a paragraph for each such law.
-
-    The first line of a paragraph names the law. The first law of all says what is taken; if it fails, the others are
-    not tried.
+def refuted(kinds: Sequence[Cases], trials: Sequence[Trial], examples: int) -> dict[str, Failure | None]:
+    """Try laws on what is drawn.
 
     Args:
         kinds: strategies of what the arguments of the laws are made from, the simplest first.
         trials: the laws.
         examples: how many cases to draw of each kind, always the same ones.
+
+    Returns:
+        By the name of each law None if it held, or its failure on a simple case.
     """
     if not __debug__:
         raise RuntimeError("the laws are assert statements, which python -O leaves out: run without -O.")
-    broken: dict[int, _Failure] = {}
+    results: dict[str, Failure | None] = {trial.law.__name__: None for trial in trials}
     for cases in kinds:
-        held = {place: trial for place, trial in enumerate(trials) if place not in broken and 0 not in broken}
-        found = _broken(held, cases, examples)
-        if found:
-            broken |= _shrunk({place: held[place] for place in sorted(found)}, found, cases, examples)
-    if broken:
-        failures = [broken[place] for place in sorted(broken)]
-        raise AssertionError("\n\n".join(f.text for f in failures)) from failures[0].error
+        held = [trial for trial in trials if results[trial.law.__name__] is None]
+        results |= _shrunk(held, _first_failures(held, cases, examples), cases, examples)
+    return results
 
 
-def _broken(trials: Mapping[int, Trial], cases: Cases, examples: int) -> dict[int, _Failure]:
-    """The first failure of each law that fails; none of the others once law 0 does."""
-    found: dict[int, _Failure] = {}
+def uphold(results: Mapping[str, Failure | None]) -> None:
+    """Raise an AssertionError with a paragraph for each law that failed, whose first line names it.
+
+    The first law of all says what is taken; if it failed, the others say nothing.
+    """
+    failures = [failure for failure in results.values() if failure is not None]
+    if failures:
+        said = failures[:1] if next(iter(results.values())) else failures
+        raise AssertionError("\n\n".join(failure.text for failure in said)) from said[0].error
+
+
+def _first_failures(trials: Sequence[Trial], cases: Cases, examples: int) -> dict[str, Failure]:
+    """By the name of each law that fails, its first failure."""
+    found: dict[str, Failure] = {}
 
     def attempt(case: tuple[Any, ...]) -> None:
-        for place, trial in trials.items():
-            if place not in found and 0 not in found:
+        for trial in trials:
+            if trial.law.__name__ not in found:
                 failure = _failure(trial, case)
-                found.update({} if failure is None else {place: failure})
+                found.update({} if failure is None else {trial.law.__name__: failure})
 
     _try(attempt, cases, examples)
     return found
 
 
-class _Failure(NamedTuple):
-    text: str
-    error: Exception
-
-
 def _shrunk(
-    trials: Mapping[int, Trial],
-    found: Mapping[int, _Failure],
-    cases: Cases,
-    examples: int,
-) -> dict[int, _Failure]:
-    """The failure of the first law on its simplest case, and of the others on the simplest met on the way."""
-    smallest, target = {place: found[place] for place in trials}, min(trials)
+    trials: Sequence[Trial], found: Mapping[str, Failure], cases: Cases, examples: int
+) -> Mapping[str, Failure]:
+    """The failure of the first broken law on its simplest case, those of the others on the simplest met on the way."""
+    broken = [trial for trial in trials if trial.law.__name__ in found]
+    if not broken:
+        return found
+    smallest = dict(found)
 
     def attempt(case: tuple[Any, ...]) -> None:
-        failures = {place: _failure(trial, case) for place, trial in trials.items()}
-        for place, failure in failures.items():
-            if failure is not None and (place == target or len(failure.text) < len(smallest[place].text)):
-                smallest[place] = failure
-        if failures[target] is not None:
+        target, *others = (_failure(trial, case) for trial in broken)
+        for trial, failure in zip(broken[1:], others):
+            if failure is not None and len(failure.text) < len(smallest[trial.law.__name__].text):
+                smallest[trial.law.__name__] = failure
+        if target is not None:
+            smallest[broken[0].law.__name__] = target
             raise _Broken
 
     with suppress(_Broken, Flaky):
@@ -122,7 +132,7 @@ def _try(attempt: Callable[[tuple[Any, ...]], None], cases: Cases, examples: int
         drawn()
 
 
-def _failure(trial: Trial, case: tuple[Any, ...]) -> _Failure | None:
+def _failure(trial: Trial, case: tuple[Any, ...]) -> Failure | None:
     """What a law raises on arguments of its own, and why."""
     arguments = trial.arguments(*case)
     if arguments is None:
@@ -131,7 +141,7 @@ def _failure(trial: Trial, case: tuple[Any, ...]) -> _Failure | None:
         trial.law(*(_copied(x) for x in arguments))
     except Exception as error:
         lines = [title(trial.law), pasted(trial.law, arguments), _said(error), trial.hint]
-        return _Failure("\n".join(filter(None, lines)), error)
+        return Failure("\n".join(filter(None, lines)), error)
     return None
 
 
