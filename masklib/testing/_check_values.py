@@ -13,6 +13,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 import masklib as ml
 from masklib.testing import laws
+from masklib.testing._coupled import shapes_of
 from masklib.testing._oracle import named
 from masklib.testing._refute import uphold
 from masklib.testing._strategies import FLOATS, Shape, Shapes, fractions, mappings, masks, scores
@@ -21,14 +22,15 @@ from masklib.testing._strategies import FLOATS, Shape, Shapes, fractions, mappin
 
 
 def check_groups(
-    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Shapes = None, examples: int = 50
+    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Any = None, examples: int = 50
 ) -> None:
     """Check the laws of groups on a groups value: plain data, its `labels` form, exact counts, the lowest first.
 
     Args:
         groups: a groups value.
         method: what applies it, with the arguments of `compute_mask`.
-        shapes: a shape or a strategy of shapes that the groups fit; None for a choice of those.
+        shapes: a shape or a strategy of shapes that the groups fit, mappings by name for `coupled`; None for a choice
+            of those.
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
@@ -36,6 +38,7 @@ def check_groups(
             found, as code.
 
     >>> check_groups(windows(4), examples=5)
+    >>> check_groups(coupled({"fc1.bias": channels(0), "fc2.weight": channels(1)}, p=2), examples=5)
     """
     uphold(laws.is_plain_data, st.just((groups,)), 1)
     cases = st.tuples(_shares(), _fitting(groups, shapes))
@@ -56,13 +59,14 @@ def _shares() -> SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
+def _fitting(draw: DrawFn, groups: Any, shapes: Any) -> tuple[Any, Any]:
     """Scores that groups fit, whose sums are exact, and a mask or None."""
     if hasattr(groups, "items"):
         like, of = groups.items, {n: tuple(t.shape) for n, t in named(groups.items).items()}
     else:
-        shape = draw(shapes if isinstance(shapes, SearchStrategy) else st.just(shapes) if shapes else _fit(groups))
-        like, of = torch.empty(0), {"": shape}
+        fit = shapes_of(groups) if hasattr(groups, "sets") else _fit(groups)
+        shape = draw(shapes if isinstance(shapes, SearchStrategy) else fit if shapes is None else st.just(shapes))
+        like, of = (shape, shape) if hasattr(groups, "sets") else (torch.empty(0), {"": shape})
     s = {n: draw(scores(shape, dtypes=FLOATS, kinds=("small", "few"))) for n, shape in of.items()}
     m = {n: draw(masks(shape)) for n, shape in of.items()}
     return laws.like(like, s), laws.like(like, m) if draw(st.booleans()) else None
@@ -70,7 +74,7 @@ def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
 
 @st.composite
 def _fit(draw: DrawFn, groups: Any) -> Shape:
-    """Shapes whose lengths windows or blocks divide, with a dim for each that is named."""
+    """Shapes whose lengths windows, heads or blocks divide, with a dim for each that is named."""
     tile = getattr(groups, "shape", ())
     dim = getattr(groups, "dim", 0)
     least = max(len(tile), dim + 1 if dim >= 0 else -dim)
@@ -79,6 +83,8 @@ def _fit(draw: DrawFn, groups: Any) -> Shape:
         sides[i] *= length
     if hasattr(groups, "of"):
         sides[dim] *= groups.of
+    if hasattr(groups, "parts"):
+        sides[dim] *= groups.count * sum(groups.parts)
     return tuple(sides)
 
 

@@ -61,8 +61,33 @@ def dying(alive: int, items: int, *, amount: Any = None, keep: Any = None, spars
 
 def labelled(groups: Any, shapes: Mapping[str, Shape]) -> tuple[Labels, Labels]:
     """The items and the pools of a groups value over named shapes."""
+    if type(groups).__name__ == "Coupled":
+        return _coupled(groups, shapes), {name: [0] * math.prod(shape) for name, shape in shapes.items()}
     both = {name: _labels(groups, name, shape) for name, shape in shapes.items()}
     return {n: items for n, (items, _) in both.items()}, {n: pools for n, (_, pools) in both.items()}
+
+
+def _coupled(groups: Any, shapes: Mapping[str, Shape]) -> Labels:
+    """The i-th items of all tensors of a set are one; sets go in the order of their least name."""
+    items = {}
+    for members in groups.sets:
+        least = min(name for name, _ in members)
+        for name, member in members:
+            labels, _ = _labels(member, name, shapes[name])
+            place = {label: i for i, label in enumerate(sorted(set(labels)))}
+            items[name] = [(least, place[label]) for label in labels]
+    return items
+
+
+def _run(index: int, length: int, heads: Any) -> int:
+    """The run that an index along the dim is in, within its part."""
+    start = 0
+    for share in heads.parts:
+        part = length * share // sum(heads.parts)
+        if index < start + part:
+            return (index - start) // (part // heads.count)
+        start += part
+    raise IndexError(index)
 
 
 def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Label]]:
@@ -79,6 +104,8 @@ def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Lab
         return singles, [(name, p[:d], p[d + 1 :], p[d] // groups.of) for p in at]
     if kind == "Channels":
         return [(name, p[groups.dim]) for p in at], one_pool
+    if kind == "Heads":
+        return [(name, _run(p[groups.dim], shape[groups.dim], groups)) for p in at], one_pool
     if kind == "Blocks":
         lead = len(shape) - len(groups.shape)
         return [(name, p[:lead] + tuple(x // n for x, n in zip(p[lead:], groups.shape))) for p in at], one_pool

@@ -92,7 +92,7 @@ def takes_the_lowest(method: Method, groups: Any, ranks: Ranks, number: Number, 
 
 def _at_most(a: Any, b: Any, groups: Any) -> bool:
     """a <= b, but for rounding of float64 where scores are added up."""
-    itemized = type(groups).__name__ in ("Channels", "Blocks", "Labels")
+    itemized = type(groups).__name__ in ("Channels", "Heads", "Blocks", "Coupled", "Labels")
     return a <= b or (itemized and math.isclose(a, b, rel_tol=1e-12))
 
 
