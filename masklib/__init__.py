@@ -19,7 +19,9 @@ from masklib.algebra import union as union
 from masklib.dynamic import regrow as regrow
 from masklib.groups import blocks as blocks
 from masklib.groups import channels as channels
+from masklib.groups import coupled as coupled
 from masklib.groups import elements as elements
+from masklib.groups import heads as heads
 from masklib.groups import labels as labels
 from masklib.groups import rows as rows
 from masklib.groups import windows as windows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -150,12 +152,13 @@ def report_nan(counts: Mapping[str, int]) -> None:
         raise ValueError(f"{found}. Scores of live entries must be numbers: mask the entries or mend the scores.")
 
 
-def opposite_infinities(scores: Tensor, name: str) -> None:
+def opposite_infinities(scores: Tensor, names: Sequence[str]) -> None:
     """Refuse items whose score is inf - inf."""
     count = int(scores.isnan().sum())
     if count:
+        where = f" of {', '.join(map(repr, names))}" if any(names) else ""
         raise ValueError(
-            f"{count} items of {place(name, 'scores')} add up +inf and -inf, which has no value. "
+            f"{count} items of `scores`{where} add up +inf and -inf, which has no value. "
             "Clamp the scores, or rank by a norm, for example channels(0, p=2)."
         )
 
@@ -284,10 +287,21 @@ def one_a_channel(values: Tensor, weight: Tensor, dim: int, where: str, referenc
         )
 
 
-def divides(length: int, size: int, what: str, dim: int, where: str) -> None:
+def divides(length: int, size: int, what: str, dim: int, where: str, hint: str = "Pad the scores.") -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:
-        raise ValueError(f"{what} must divide the size {size} of dim {dim} of {where}, got {length}. Pad the scores.")
+        raise ValueError(f"{what} must divide the size {size} of dim {dim} of {where}, got {length}. {hint}")
+
+
+def heads_fit(heads: Any, size: int, where: str) -> None:
+    """Refuse a size that does not split into parts, or parts that do not split into runs."""
+    whole = sum(heads.parts)
+    if size % (heads.count * whole) == 0:
+        return
+    what = "`count`" if whole == 1 else f"`count` ({heads.count}) times the sum of `parts` ({whole})"
+    fits = heads._replace(parts=(1,) if size % whole else heads.parts)
+    fits = fits._replace(count=math.gcd(heads.count, size // sum(fits.parts)))
+    divides(heads.count * whole, size, what, heads.dim, where, f"For example {fits!r}.")
 
 
 def too_few_dims(groups: Any, tensor: Tensor, where: str) -> None:
@@ -322,14 +336,84 @@ def order(value: Any, argument: str) -> float:
     return float(value)
 
 
-def lengths(value: Any, argument: str = "shape") -> tuple[int, ...]:
-    """Read the positive lengths of a block or a window."""
+def lengths(value: Any, argument: str, example: str) -> tuple[int, ...]:
+    """Read positive lengths, such as those of a block."""
     if not isinstance(value, Sequence) or not value:
-        raise TypeError(f"`{argument}` must be a tuple of ints, got {value!r}. For example blocks((4, 4)).")
-    sizes = tuple(integer(v, argument, "windows(4)" if argument == "of" else "blocks((4, 4))") for v in value)
+        raise TypeError(f"`{argument}` must be a tuple of ints, got {value!r}. For example {example}.")
+    sizes = tuple(integer(v, argument, example) for v in value)
     if min(sizes) < 1:
-        raise ValueError(f"`{argument}` must be positive, got {min(sizes)}. For example windows(4) or blocks((4, 4)).")
+        raise ValueError(f"`{argument}` must be positive, got {min(sizes)}. For example {example}.")
     return sizes
+
+
+_COUPLED = "coupled({'fc1.weight': channels(0), 'fc2.weight': channels(1)}, p=2)"
+
+
+def coupled_sets(sets: Sequence[Any], kinds: tuple[type, ...]) -> None:
+    """Refuse anything but mappings from name to groups with items, each name in one of them."""
+    for each in sets:
+        if not isinstance(each, Mapping):
+            raise TypeError(f"`sets` must be mappings from name to groups, got {each!r}. For example {_COUPLED}.")
+        if not each:
+            raise ValueError(f"`sets` must not be empty mappings, got {each!r}. For example {_COUPLED}.")
+        for name, groups in each.items():
+            _member(name, groups, kinds)
+    counts = Counter(name for each in sets for name in each)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"`sets` must have each name once, got {twice} in several. Join these sets, or leave {twice} out of one."
+        )
+
+
+def _member(name: Any, groups: Any, kinds: tuple[type, ...]) -> None:
+    """Refuse what cannot be coupled."""
+    if not isinstance(name, str):
+        raise TypeError(f"`sets` must be keyed by names (str), got the key {name!r}. For example {_COUPLED}.")
+    if not isinstance(groups, kinds):
+        raise TypeError(
+            f"`sets` must hold channels, heads, blocks or elements, got {groups!r} for {name!r}. "
+            f"For example {_COUPLED}."
+        )
+    if getattr(groups, "p", None) is not None or getattr(groups, "mean", False):
+        raise ValueError(
+            f"`sets` must hold groups without `p` and `mean` of their own, got {groups!r} for {name!r}: "
+            f"an item has one score. For example {_COUPLED}."
+        )
+
+
+def coupled_scores(groups: Any, scores: Any) -> None:
+    """Refuse scores that do not have exactly the names of the sets."""
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"`scores` must be a mapping of tensors by name for {groups!r}, got a {type(scores).__name__}. "
+            "For example dict(module.named_parameters()); for one tensor alone, groups=channels(0, p=2)."
+        )
+    names = [name for members in groups.sets for name, _ in members]
+    missing, unknown = [n for n in names if n not in scores], [n for n in scores if n not in names]
+    if missing or unknown:
+        found = [n for n in names if n in scores]
+        hints = [f"Leave {missing} out of coupled, or pass their scores."] if missing else []
+        hints += [f"Pass {{name: scores[name] for name in {found}}}, or couple {unknown} too."] if unknown else []
+        raise ValueError(
+            "`scores` must have exactly the names of coupled `groups`: "
+            f"missing {missing}, unknown {unknown}. {' '.join(hints)}"
+        )
+
+
+def same_items(counts: Sequence[int], members: Mapping[str, Any]) -> None:
+    """Refuse tensors of a set that do not have as many items each."""
+    few, many = min(counts), max(counts)
+    if few == many:
+        return
+    found = ", ".join(f"{count} of {name!r} by {groups!r}" for count, (name, groups) in zip(counts, members.items()))
+    name, groups = list(members.items())[counts.index(many)]
+    runs = f"heads({few}, dim={getattr(groups, 'dim', 0)})"
+    hint = f"For {name!r}, for example {runs}." if few and many % few == 0 else "Others need a set of their own."
+    raise ValueError(
+        f"the tensors of a set must have as many items each, got {found}. "
+        f"An (out, in) weight has the outputs as channels(0), the inputs as channels(1). {hint}"
+    )
 
 
 def labelling(value: Any, argument: str) -> Any:

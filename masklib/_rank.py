@@ -5,7 +5,7 @@ Among equal scores the lower index dies first; the dead are never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -178,35 +178,52 @@ def _rows_sorted(
 # ---- items ----------------------------------------------------------------------------------------------------------
 
 
-def _fake_items(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    items = scores.shape[:1]
-    return scores.new_empty(items, dtype=torch.float64), scores.new_empty(items, dtype=torch.bool)
+def _fake_items(scores: Sequence[Tensor], *_: object) -> tuple[Tensor, Tensor]:
+    items = scores[0].shape[:1]
+    return scores[0].new_empty(items, dtype=torch.float64), scores[0].new_empty(items, dtype=torch.bool)
 
 
 @op(
-    "item_scores(Tensor scores, Tensor? alive, float? p, bool mean, str name) -> (Tensor, Tensor)",
+    "item_scores(Tensor[] scores, Tensor?[] alive, float? p, bool mean, str[] names) -> (Tensor, Tensor)",
     fake=_fake_items,
 )
-def item_scores(scores: Tensor, alive: Tensor | None, p: float | None, mean: bool, name: str) -> tuple[Tensor, Tensor]:
-    """Reduce each row of (items, elements) over its live scores in float64; also say which items are alive."""
-    items, elements = scores.shape
-    live = torch.full((items,), elements, device=scores.device) if alive is None else alive.sum(1)
-    if not scores.numel():
+def item_scores(
+    scores: Sequence[Tensor], alive: Sequence[Tensor | None], p: float | None, mean: bool, names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Reduce the i-th rows of all (items, elements) as one, over live scores in float64; also say which are alive."""
+    items, elements = scores[0].shape[0], sum(s.shape[1] for s in scores)
+    dense = all(a is None for a in alive)
+    masks, home = [] if dense else [_live(s, a) for s, a in zip(scores, alive)], scores[0].device
+    counts = [mask.sum(1).to(home) for mask in masks] or [torch.full((items,), elements, device=home)]
+    live = sum(counts[1:], counts[0])
+    if not items * elements:
         return live.double(), live > 0
     step = max(1, _REDUCED // elements)
-    masks = repeat(None) if alive is None else alive.split(step)
-    totals = torch.cat([_reduce(rows, kept, p) for rows, kept in zip(scores.split(step), masks)])
+    totals = torch.cat([_reduce(rows, kept, p) for rows, kept in zip(_chunks(scores, step), _chunks(masks, step))])
     if mean:
         totals /= live.clamp(min=1).double() ** (1 if p is None else 1 / p)
     if totals.isnan().any() or p == 0:  # the 0-norm counts NaN as any other number
-        _check.no_nan([scores], [alive], [name])
-        _check.opposite_infinities(totals, name)
+        _check.no_nan(scores, alive, names)
+        _check.opposite_infinities(totals, names)
     return totals.masked_fill(live == 0, 0), live > 0
 
 
-def _reduce(scores: Tensor, alive: Tensor | None, p: float | None) -> Tensor:
+def _chunks(matrices: Sequence[Tensor], step: int) -> Iterator[Any]:
+    """The rows of matrices side by side, a chunk of rows at a time; None again and again if there are no matrices."""
+    return map(_beside, zip(*(m.split(step) for m in matrices))) if matrices else repeat(None)
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices side by side; of several dtypes, in float64."""
+    parts = [part.abs() if part.is_complex() else part for part in parts]
+    if len(parts) == 1:
+        return parts[0]
+    dtype = parts[0].dtype if len({part.dtype for part in parts}) == 1 else torch.float64
+    return torch.cat([part.to(parts[0].device, dtype) for part in parts], 1)
+
+
+def _reduce(values: Tensor, alive: Tensor | None, p: float | None) -> Tensor:
     """The sum or the p-norm of the live scores of each row, in float64."""
-    values = scores.abs() if scores.is_complex() else scores
     if alive is not None:
         values = values.double().masked_fill(~alive, float("inf") if p is not None and p < 0 else 0.0)
     if p is None:
@@ -239,7 +256,7 @@ def lowest_labelled(
     live = torch.cat([_live(s, a).reshape(-1) for s, a in zip(scores, alive)])
     ids, item = torch.cat([i.reshape(-1).long() for i in items]).unique(return_inverse=True)
     totals = _totals(scores, live, item, len(ids))
-    _check.opposite_infinities(totals, "")
+    _check.opposite_infinities(totals, [])
     item_alive = torch.zeros(len(ids), dtype=torch.bool, device=live.device).index_put((item[live],), live.new_ones(()))
     pool = _pool_of_items(pools, item, len(ids))
     count = int(pool.max()) + 1 if pool.numel() else 0 if pools else 1

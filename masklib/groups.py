@@ -1,14 +1,14 @@
 """Groups: which elements live and die together (items), and which items compete (pools).
 
-Every value is plain data: equal, hashable, picklable, and printing as the call that makes it. All but `elements` and
-`labels` are a folding of the tensor into a matrix: its rows are the pools (`rows`, `windows`) or the items
-(`channels`, `blocks`).
+Every value is plain data: equal, hashable, picklable, and printing as the call that makes it. All but `labels` and
+`coupled` are a folding of the tensor into a matrix: its rows are the pools (`rows`, `windows`) or the items
+(`elements`, `channels`, `heads`, `blocks`); `coupled` lays such matrices side by side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,18 +20,20 @@ from masklib._names import Tensors, named
 
 def _call(self: Any) -> str:
     """Print a value as the call that makes it."""
-    shown = [f"{n}={v!r}" for n, v in self._asdict().items() if n not in self._field_defaults or v != _default(self, n)]
-    return f"{type(self).__name__.lower()}({', '.join(shown)})"
+    return _printed(self, [f"{n}={getattr(self, n)!r}" for n in self._fields if n not in self._field_defaults])
 
 
-def _default(value: Any, field: str) -> Any:
-    return value._field_defaults[field]
+def _printed(value: Any, given: Sequence[str]) -> str:
+    """A call of what is given, with the options that are not the default."""
+    options = (f"{n}={getattr(value, n)!r}" for n, v in value._field_defaults.items() if getattr(value, n) != v)
+    return f"{type(value).__name__.lower()}({', '.join([*given, *options])})"
 
 
 def _rows(tensor: Tensor, dim: int, where: str) -> Tensor:
-    """One row an index along `dim`, the other dims flattened in order."""
+    """One row an index along `dim` that has elements, the other dims flattened in order."""
     dim = _check.dimension(dim, tensor, where)
-    return tensor.movedim(dim, 0).reshape(tensor.shape[dim], math.prod(_without(tensor.shape, dim)))
+    rows = tensor.shape[dim] if tensor.numel() else 0
+    return tensor.movedim(dim, 0).reshape(rows, math.prod(_without(tensor.shape, dim)))
 
 
 def _restored(matrix: Tensor, shape: torch.Size, dim: int) -> Tensor:
@@ -49,6 +51,14 @@ class Elements(NamedTuple):
 
     def __repr__(self) -> str:
         return _call(self)
+
+    def matrix(self, tensor: Tensor, where: str) -> Tensor:
+        """Fold into (items, 1)."""
+        return tensor.reshape(tensor.numel(), 1)
+
+    def restore(self, matrix: Tensor, shape: torch.Size) -> Tensor:
+        """Undo `matrix`."""
+        return matrix.reshape(shape)
 
 
 class Rows(NamedTuple):
@@ -108,6 +118,46 @@ class Channels(NamedTuple):
         return _restored(matrix, shape, self.dim)
 
 
+class Heads(NamedTuple):
+    """The i-th run of every part along `dim` an item, one pool."""
+
+    count: int  # type: ignore[assignment]  # a tuple's method
+    dim: int = 0
+    parts: tuple[int, ...] = (1,)
+    p: float | None = None
+    mean: bool = False
+
+    def __repr__(self) -> str:
+        return _call(self)
+
+    def matrix(self, tensor: Tensor, where: str) -> Tensor:
+        """Fold into (items, elements)."""
+        slices = _rows(tensor, self.dim, where)
+        lengths, items = self._lengths(slices.shape[0], where), self.count if slices.shape[0] else 0
+        parts = zip(slices.split(lengths), self._widths(lengths, slices.shape[1]))
+        return _joined([part.reshape(items, width) for part, width in parts], 1)
+
+    def restore(self, matrix: Tensor, shape: torch.Size) -> Tensor:
+        """Undo `matrix`."""
+        dim = self.dim % len(shape)
+        lengths, width = self._lengths(shape[dim], ""), math.prod(_without(shape, dim))
+        parts = zip(matrix.split(self._widths(lengths, width), 1), lengths)
+        return _restored(_joined([part.reshape(length, width) for part, length in parts], 0), shape, dim)
+
+    def _lengths(self, size: int, where: str) -> list[int]:
+        """How long each part is."""
+        _check.heads_fit(self, size, where)
+        return [size * part // sum(self.parts) for part in self.parts]
+
+    def _widths(self, lengths: Sequence[int], width: int) -> list[int]:
+        """How many elements an item has in each part."""
+        return [length * width // self.count for length in lengths]
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
 class Blocks(NamedTuple):
     """Tiles over the last dims as items, one pool."""
 
@@ -149,6 +199,20 @@ class Blocks(NamedTuple):
         return [*range(lead), *range(lead, len(grid), 2), *range(lead + 1, len(grid), 2)]
 
 
+Member = Elements | Channels | Heads | Blocks  # what `coupled` takes
+
+
+class Coupled(NamedTuple):
+    """The i-th items of the tensors of a set an item, the items of all sets one pool."""
+
+    sets: tuple[tuple[tuple[str, Member], ...], ...]
+    p: float | None = None
+    mean: bool = False
+
+    def __repr__(self) -> str:
+        return _printed(self, [repr(dict(members)) for members in self.sets])
+
+
 class Labels(NamedTuple):
     """Items and pools by integer label of each element."""
 
@@ -175,7 +239,7 @@ def _equal(a: Tensors | None, b: Tensors | None) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
-Groups = Elements | Rows | Channels | Blocks | Windows | Labels
+Groups = Elements | Rows | Channels | Heads | Blocks | Windows | Coupled | Labels
 
 
 def elements() -> Elements:
@@ -194,17 +258,21 @@ def rows(dim: int = 0) -> Rows:
     """Let single elements compete within each index along `dim`.
 
     The comparison group of Wanda for an (out, in) weight: each output row loses the same share. Pools never span
-    tensors.
+    tensors. From a mask that is all True, `keep` and `sparsity` leave every row as many elements: the constant fan-in
+    of SRigL. `vmap` over the rows of the rest does a round of dynamic sparse training that keeps it so:
+
+        regrow_rows = torch.vmap(lambda s, m, g: regrow(s, m, grow_scores=g, amount=0.3))
 
     Args:
         dim: the dim whose indices are the pools.
 
-    >>> rows()
-    rows()
     >>> rows(-1)
     rows(dim=-1)
+    >>> compute_mask(torch.rand(3, 8), keep=2, groups=rows()).sum(1)
+    tensor([2, 2, 2])
 
-    Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, section 3.
+    Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, section 3; Lasby
+    et al., "Dynamic Sparse Training with Structured Sparsity", ICLR 2024, section 3 (SRigL).
     """
     return Rows(_check.integer(dim, "dim", "rows(0)"))
 
@@ -213,7 +281,8 @@ def channels(dim: int, *, p: float | None = None, mean: bool = False) -> Channel
     """Let whole slices along `dim` compete in one pool: structured pruning.
 
     The score of a slice is the sum of its live scores, or (sum of abs(score)**p)**(1/p) if `p` is given; with `mean`
-    it is divided by the number of live scores (by its p-th root), so that slices of different sizes compare.
+    it is divided by the number of live scores (by its p-th root), so that slices of different sizes compare: over a
+    mapping of layers, `channels(0, p=2, mean=True)` ranks the channels of all by their root mean square.
 
     Args:
         dim: the dim whose indices are the items; 0 is the output channels of a Linear or Conv weight.
@@ -227,6 +296,45 @@ def channels(dim: int, *, p: float | None = None, mean: bool = False) -> Channel
     channels(dim=0, p=2.0)
     """
     return Channels(_check.integer(dim, "dim", "channels(0)"), *_check.norm(p, mean))
+
+
+def heads(
+    count: int, dim: int = 0, *, parts: Iterable[int] = (1,), p: float | None = None, mean: bool = False
+) -> Heads:
+    """Let attention heads, or other runs of a projection, compete in one pool.
+
+    `dim` is cut into consecutive parts in proportion to `parts`, and each part into `count` equal runs: item i is the
+    i-th run of every part.
+
+        heads(12)                          a query, key or value projection (heads * size, in)
+        heads(12, dim=1)                   an output projection (out, heads * size)
+        heads(12, parts=(1, 1, 1))         queries, keys and values in one projection, one behind another
+        heads(8, parts=(32, 8, 8))         the same of 32 query heads and 8 key/value heads: each with its 4 queries
+        heads(channels, dim=1)             a Linear behind the Flatten of (channels, height, width)
+
+    Args:
+        count: how many items there are; with grouped queries, the key/value heads.
+        dim: the dim along which the runs lie.
+        parts: the lengths of the parts, or whole numbers in proportion; kept in lowest terms.
+        p: the order of the norm that scores an item, as in `channels`; None for the signed sum.
+        mean: whether to divide by the live count.
+
+    Raises:
+        TypeError: if `count` or `dim` is not an int, or `parts` not a sequence of ints.
+        ValueError: if `count` or a part is not positive; and, once applied, if a part does not split into runs.
+
+    >>> heads(8, parts=(32, 8, 8))
+    heads(count=8, parts=(4, 1, 1))
+    >>> compute_mask(torch.arange(6.0), amount=1, groups=heads(2, parts=(2, 1)))
+    tensor([False, False,  True,  True, False,  True])
+
+    Reference: Michel et al., "Are Sixteen Heads Really Better than One?", 2019; Ainslie et al., "GQA: Training
+    Generalized Multi-Query Transformer Models from Multi-Head Checkpoints", 2023.
+    """
+    number, along = _check.lengths((count,), "count", "heads(12)")[0], _check.integer(dim, "dim", "heads(12, dim=1)")
+    sizes = _check.lengths(parts, "parts", "heads(8, parts=(32, 8, 8))")
+    lowest = tuple(size // math.gcd(*sizes) for size in sizes)
+    return Heads(number, along, lowest, *_check.norm(p, mean))
 
 
 def blocks(shape: Iterable[int], *, p: float | None = None, mean: bool = False) -> Blocks:
@@ -244,7 +352,7 @@ def blocks(shape: Iterable[int], *, p: float | None = None, mean: bool = False) 
     >>> blocks((4, 4), p=1)
     blocks(shape=(4, 4), p=1.0)
     """
-    return Blocks(_check.lengths(shape), *_check.norm(p, mean))
+    return Blocks(_check.lengths(shape, "shape", "blocks((4, 4))"), *_check.norm(p, mean))
 
 
 def windows(of: int, dim: int = -1) -> Windows:
@@ -260,7 +368,39 @@ def windows(of: int, dim: int = -1) -> Windows:
     >>> windows(4)
     windows(of=4)
     """
-    return Windows(_check.lengths((of,), "of")[0], _check.integer(dim, "dim", "windows(4, dim=-1)"))
+    return Windows(_check.lengths((of,), "of", "windows(4)")[0], _check.integer(dim, "dim", "windows(4, dim=-1)"))
+
+
+def coupled(*sets: Mapping[str, Member], p: float | None = None, mean: bool = False) -> Coupled:
+    """Let items that span the tensors of a mapping compete in one pool, and tensors have items of their own kind.
+
+        item i of a set = the i-th items of all its tensors
+
+    A channel goes with its bias and with the inputs of the next layer; a head with its output projection. A set of
+    one name is a tensor with a structure of its own. The score of an item is that of `channels`, over its live
+    scores in all its tensors. Among equals the set of the lower least name dies first, then the lower index.
+
+    Args:
+        sets: mappings from name to `channels`, `heads`, `blocks` or `elements`, without `p` and `mean` of their own;
+            together they have exactly the names of the scores, and the tensors of one set as many items each.
+        p: the order of the norm that scores an item, as in `channels`; None for the signed sum.
+        mean: whether to divide by the live count, so that items of different sizes compare.
+
+    Raises:
+        TypeError: if a set is not a mapping from names to such groups; and, once applied, if the scores are a tensor.
+        ValueError: if a set is empty, a name is in two sets, or groups have their own `p` or `mean`; and, once
+            applied, if names are missing or unknown, or tensors of a set differ in their number of items.
+
+    >>> units = coupled({"fc1.weight": channels(0), "fc1.bias": channels(0), "fc2.weight": channels(1)}, p=2)
+    >>> params = {"fc1.weight": torch.ones(2, 3), "fc1.bias": torch.tensor([0.0, 5.0]), "fc2.weight": torch.ones(2, 2)}
+    >>> compute_mask(params, amount=1, groups=units)["fc2.weight"]
+    tensor([[False,  True],
+            [False,  True]])
+
+    Reference: Fang et al., "DepGraph: Towards Any Structural Pruning", 2023.
+    """
+    _check.coupled_sets(sets, (Elements, Channels, Heads, Blocks))
+    return Coupled(tuple(sorted(tuple(sorted(members.items())) for members in sets)), *_check.norm(p, mean))
 
 
 def labels(items: Tensors, pools: Tensors | None = None) -> Labels:

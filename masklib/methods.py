@@ -10,12 +10,12 @@ from torch import Tensor
 
 from masklib import _check, _rank
 from masklib import groups as _groups
-from masklib._names import TensorsT, each, like
+from masklib._names import TensorsT, each, like, named
 from masklib._random import ITEMS, noise
-from masklib.groups import Blocks, Channels, Elements, Groups, Labels, Rows, Windows
+from masklib.groups import Blocks, Channels, Coupled, Elements, Groups, Heads, Labels, Member, Rows, Windows
 from masklib.scores import random as random_scores
 
-_POOLED, _ITEMIZED = (Rows, Windows), (Channels, Blocks)
+_POOLED, _ITEMIZED = (Rows, Windows), (Channels, Heads, Blocks, Coupled)
 _ALL = (Elements, *_POOLED, *_ITEMIZED, Labels)
 _HowMany = tuple[str, Tensor]
 
@@ -242,7 +242,7 @@ def random_structured(
     how_many, groups, seed = _check.how_many(amount, keep, sparsity), _groups.channels(dim), _check.key(key)
     values, alive = _read(scores, default_mask)
     items = {n: _random_items(values[n], alive[n], groups, seed, n) for n in values}
-    return like(scores, _kill_items(values, alive, items, how_many, dict.fromkeys(values, groups)))
+    return like(scores, _kill_items(values, alive, _sets(groups, scores), items, how_many))
 
 
 def n_of_m(
@@ -291,8 +291,9 @@ def _select(scores: Any, default_mask: Any, how_many: _HowMany, groups: Groups, 
         masks = {n: _kill_rows(values[n], alive[n], how_many, groups, n) for n in values}
     elif isinstance(groups, _ITEMIZED):
         _check.rankable_each(values, magnitude=groups.p is not None)
-        items = {n: _score_items(values[n], alive[n], groups, n) for n in values}
-        masks = _kill_items(values, alive, items, how_many, dict.fromkeys(values, groups))
+        sets = _sets(groups, scores)
+        items = {n: _score_items(values, alive, sets[n], groups.p, groups.mean) for n in sets}
+        masks = _kill_items(values, alive, sets, items, how_many)
     else:
         _check.rankable(values, by_magnitude)
         masks = _kill_lowest(values, alive, how_many, groups, by_magnitude)
@@ -345,12 +346,29 @@ def _kill_rows(scores: Tensor, alive: Tensor | None, how_many: _HowMany, groups:
 
 
 _Items = tuple[Tensor, Tensor]  # (items,) scores and (items,) bool: which are alive
+_Set = Mapping[str, Member]  # by name, in sorted order: groups with as many items each, the i-th of which are one
 
 
-def _score_items(scores: Tensor, alive: Tensor | None, groups: Channels | Blocks, name: str) -> _Items:
-    where = _check.place(name, "scores")
-    live = None if alive is None else groups.matrix(alive, where)
-    return _rank.item_scores(groups.matrix(scores, where), live, groups.p, groups.mean, name)
+def _sets(groups: Channels | Heads | Blocks | Coupled, scores: Any) -> dict[str, _Set]:
+    """The sets of items by least name; each name is one, unless names are coupled."""
+    if not isinstance(groups, Coupled):
+        return {n: {n: groups} for n in named(scores)}
+    _check.coupled_scores(groups, scores)
+    return {members[0][0]: dict(members) for members in groups.sets}
+
+
+def _score_items(
+    values: Mapping[str, Tensor], alive: Mapping[str, Tensor | None], members: _Set, p: float | None, mean: bool
+) -> _Items:
+    matrices = [_matrix(values[n], groups, n) for n, groups in members.items()]
+    _check.same_items([matrix.shape[0] for matrix in matrices], members)
+    live = [_matrix(alive[n], groups, n) for n, groups in members.items()]
+    return _rank.item_scores(matrices, live, p, mean, list(members))
+
+
+def _matrix(tensor: Any, groups: Member, name: str) -> Any:
+    """Scores or masks as (items, elements); None stays None."""
+    return None if tensor is None else groups.matrix(tensor, _check.place(name, "scores"))
 
 
 def _random_items(scores: Tensor, alive: Tensor | None, groups: Channels, key: Tensor, name: str) -> _Items:
@@ -361,19 +379,20 @@ def _random_items(scores: Tensor, alive: Tensor | None, groups: Channels, key: T
 def _kill_items(
     values: Mapping[str, Tensor],
     alive: Mapping[str, Tensor | None],
+    sets: Mapping[str, _Set],
     items: Mapping[str, _Items],
     how_many: _HowMany,
-    groups: Mapping[str, Channels | Blocks],
 ) -> dict[str, Tensor]:
-    """One pool of items over all the names; each item's fate is its elements'."""
+    """One pool of items over all the sets; each item's fate is its elements'."""
     scores, live = ({n: item[part] for n, item in items.items()} for part in (0, 1))
     kept = _kill_lowest(scores, live, how_many, _groups.elements())
-    return {n: _spread(kept[n], values[n], alive[n], groups[n]) for n in values}
+    members = ((kept[least], n, groups) for least, members in sets.items() for n, groups in members.items())
+    return {n: _spread(survivors, values[n], alive[n], groups) for survivors, n, groups in members}
 
 
-def _spread(kept: Tensor, scores: Tensor, alive: Tensor | None, groups: Channels | Blocks) -> Tensor:
+def _spread(kept: Tensor, scores: Tensor, alive: Tensor | None, groups: Member) -> Tensor:
     """The mask of the elements from the mask of the items."""
     items = kept.shape[0]
     width = scores.numel() // items if items else 0
-    mask = groups.restore(kept[:, None].expand(items, width), scores.shape)
+    mask = groups.restore(kept[:, None].to(scores.device).expand(items, width), scores.shape)
     return mask.clone(memory_format=torch.contiguous_format) if alive is None else mask & alive

@@ -12,6 +12,8 @@ import torch
 import masklib as ml
 from masklib.testing import _oracle as oracle
 
+EVEN = ((2, 2), (4, 6), (1, 2), (5, 2), (2, 4, 2), (2, 2, 2, 2))
+
 
 class Case(NamedTuple):
     """A method with its options bound, and which laws apply to it."""
@@ -23,11 +25,12 @@ class Case(NamedTuple):
     noisy: bool = False  # ranks noise: looks at no scores
     order_only: bool = False  # ranks single elements by their order alone
     per_tensor: bool = False  # pools never span tensors
+    shapes: tuple[tuple[int, ...], ...] = EVEN  # of scores that it can take
 
     @property
     def itemized(self) -> bool:
         """Whether items have several elements, so that scores are added up."""
-        return type(self.groups).__name__ in ("Channels", "Blocks", "Labels")
+        return type(self.groups).__name__ in ("Channels", "Heads", "Blocks", "Labels")
 
 
 def half(scores: Any) -> Any:
@@ -55,6 +58,15 @@ def pairs(scores: Any) -> Any:
     return ml.labels(items if isinstance(scores, Mapping) else items[""])
 
 
+def by_set(scores: Any, default_mask: Any = None, **number: Any) -> Any:
+    """The rows of two neighbours by name live and die together, by `coupled`; those of all tensors compete."""
+    tensors, alive = oracle.named(scores), None if default_mask is None else oracle.named(default_mask)
+    names = sorted(tensors)
+    sets = [dict.fromkeys(names[i : i + 2], ml.channels(0)) for i in range(0, len(names), 2)]
+    got = ml.compute_mask(tensors, alive, groups=ml.coupled(*sets), **number)
+    return got if isinstance(scores, Mapping) else got[""]
+
+
 def rule(groups: Any, **options: Any) -> Case:
     """`compute_mask` with a groups value."""
     return Case(partial(ml.compute_mask, groups=groups), groups=groups, **options)
@@ -73,9 +85,12 @@ CASES = {
     "channels": rule(ml.channels(0)),
     "channels mean": rule(ml.channels(1, p=1, mean=True)),
     "channels max": rule(ml.channels(-1, p=math.inf)),
+    "heads": rule(ml.heads(2, dim=1)),
+    "heads parts": rule(ml.heads(2, parts=(1, 1), p=1), shapes=((4, 6), (8, 2), (4, 2, 2))),
     "blocks": rule(ml.blocks((1, 2))),
     "blocks norm": rule(ml.blocks((2,), p=1)),
     "labels": Case(by_label),
+    "coupled": Case(by_set),
     "l1_unstructured": Case(ml.l1_unstructured, groups=ELEMENTS, magnitude=True),
     "random_unstructured": Case(partial(ml.random_unstructured, key=7), noisy=True),
     "ln_structured": Case(partial(ml.ln_structured, n=1, dim=0), groups=ml.channels(0, p=1)),

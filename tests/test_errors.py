@@ -10,6 +10,7 @@ import masklib as ml
 
 S = torch.arange(6.0).view(2, 3)
 MAPPING = {"a": S, "b": S + 1}
+ROWS = ml.coupled({"a": ml.channels(0), "b": ml.channels(0)})
 
 BAD = [
     (TypeError, "exactly one of `amount`, `keep` and `sparsity`, got none", lambda: ml.compute_mask(S)),
@@ -95,6 +96,79 @@ BAD = [
     (TypeError, "`shape` must be a tuple of ints, got 4", lambda: ml.blocks(4)),
     (ValueError, "`shape` must be positive, got 0", lambda: ml.blocks((2, 0))),
     (ValueError, "`of` must be positive, got 0", lambda: ml.windows(0)),
+    (TypeError, "`count` must be an int, got 2.0", lambda: ml.heads(2.0)),
+    (ValueError, "`count` must be positive, got 0. For example heads(12)", lambda: ml.heads(0)),
+    (TypeError, "`parts` must be a tuple of ints, got 3", lambda: ml.heads(2, parts=3)),
+    (ValueError, "`parts` must be positive, got 0", lambda: ml.heads(2, parts=(1, 0))),
+    (ValueError, "`p` must not be 0 with mean=True", lambda: ml.heads(2, p=0, mean=True)),
+    (
+        ValueError,
+        "`count` must divide the size 3 of dim 1 of `scores` of 'a', got 2. For example heads(count=1, dim=1).",
+        lambda: ml.compute_mask(MAPPING, keep=1, groups=ml.heads(2, dim=1)),
+    ),
+    (
+        ValueError,
+        "`count` (8) times the sum of `parts` (3) must divide the size 12 of dim 0 of `scores`, got 24. "
+        "For example heads(count=4, parts=(1, 1, 1)).",
+        lambda: ml.compute_mask(torch.zeros(12), keep=1, groups=ml.heads(8, parts=(1, 1, 1))),
+    ),
+    (
+        ValueError,
+        "got 24. For example heads(count=4, p=2.0).",
+        lambda: ml.compute_mask(torch.zeros(20), keep=1, groups=ml.heads(8, parts=(1, 1, 1), p=2)),
+    ),
+    (IndexError, "`dim` must be a dimension of `scores`", lambda: ml.compute_mask(S, keep=1, groups=ml.heads(1, 2))),
+    (TypeError, "`sets` must be mappings from name to groups, got 'a'", lambda: ml.coupled("a")),
+    (ValueError, "`sets` must not be empty mappings, got {}", lambda: ml.coupled({"a": ml.channels(0)}, {})),
+    (TypeError, "`sets` must be keyed by names (str), got the key 0", lambda: ml.coupled({0: ml.channels(0)})),
+    (TypeError, "channels, heads, blocks or elements, got rows() for 'a'", lambda: ml.coupled({"a": ml.rows()})),
+    (TypeError, "blocks or elements, got coupled({'a'", lambda: ml.coupled({"b": ROWS})),
+    (
+        ValueError,
+        "`sets` must hold groups without `p` and `mean` of their own, got channels(dim=0, p=2.0) for 'a'",
+        lambda: ml.coupled({"a": ml.channels(0, p=2)}),
+    ),
+    (ValueError, "got heads(count=2, mean=True) for 'a'", lambda: ml.coupled({"a": ml.heads(2, mean=True)})),
+    (
+        ValueError,
+        "`sets` must have each name once, got ['b'] in several. Join these sets, or leave ['b'] out of one.",
+        lambda: ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}, {"b": ml.channels(1)}),
+    ),
+    (TypeError, "`mean` must be a bool", lambda: ml.coupled({"a": ml.channels(0)}, mean=1)),
+    (
+        TypeError,
+        "`scores` must be a mapping of tensors by name for coupled({'a': channels(dim=0), 'b': channels(dim=0)}), "
+        "got a Tensor. For example dict(module.named_parameters())",
+        lambda: ml.compute_mask(S, keep=1, groups=ROWS),
+    ),
+    (
+        ValueError,
+        "missing ['b'], unknown []. Leave ['b'] out of coupled, or pass their scores.",
+        lambda: ml.compute_mask({"a": S}, keep=1, groups=ROWS),
+    ),
+    (
+        ValueError,
+        "missing [], unknown ['c']. Pass {name: scores[name] for name in ['a', 'b']}, or couple ['c'] too.",
+        lambda: ml.compute_mask({**MAPPING, "c": S}, keep=1, groups=ROWS),
+    ),
+    (
+        ValueError,
+        "the tensors of a set must have as many items each, got 2 of 'a' by channels(dim=0), 6 of 'b' by "
+        "channels(dim=0).",
+        lambda: ml.compute_mask({"a": S, "b": torch.zeros(6)}, keep=1, groups=ROWS),
+    ),
+    (
+        ValueError,
+        "For 'b', for example heads(2, dim=0).",
+        lambda: ml.compute_mask({"a": S, "b": torch.zeros(6)}, keep=1, groups=ROWS),
+    ),
+    (
+        ValueError,
+        "Others need a set of their own.",
+        lambda: ml.compute_mask({"a": S, "b": torch.zeros(5)}, keep=1, groups=ROWS),
+    ),
+    (ValueError, "NaN in scores of 'b'", lambda: ml.compute_mask({"a": S, "b": S * torch.nan}, keep=1, groups=ROWS)),
+    (ValueError, "between 0 and 2 (items alive", lambda: ml.compute_mask(MAPPING, amount=3, groups=ROWS)),
     (TypeError, "`items` must hold integer labels", lambda: ml.labels(S)),
     (ValueError, "`items` must have the shape", lambda: ml.compute_mask(S, keep=1, groups=ml.labels(torch.arange(6)))),
     (

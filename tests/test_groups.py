@@ -23,12 +23,15 @@ VALUES = [
     ml.channels(0),
     ml.channels(1, p=2, mean=True),
     ml.channels(-1, mean=True),
+    ml.heads(4),
+    ml.heads(8, 1, parts=(4, 1, 1), p=2),
     ml.blocks((2, 3)),
     ml.blocks((4,), p=math.inf),
     ml.windows(4),
     ml.windows(4, dim=1),
+    ml.coupled({"a": ml.channels(0), "b": ml.heads(2, parts=(1, 1))}, {"c": ml.blocks((2, 2))}, p=math.inf),
 ]
-SINGLE, SUMMED = ("elements", "rows", "windows"), ("channels", "blocks")
+SINGLE, SUMMED = ("elements", "rows", "windows"), ("channels", "heads", "blocks")
 SMALL = ("small", "few")  # kinds of scores whose sums float64 holds exactly: ties are ties in any order of adding
 
 
@@ -90,7 +93,8 @@ def test_an_item_that_no_element_is_alive_in_counts_as_dead(case, number, norm):
 
 @given(
     scored(True, (2, 4), kinds=SMALL),
-    st.sampled_from([ml.elements(), ml.channels(0), ml.channels(1, p=1), ml.blocks((1, 2)), ml.rows(), ml.windows(2)]),
+    st.sampled_from([ml.elements(), ml.channels(0), ml.channels(1, p=1), ml.heads(2, dim=1), ml.blocks((1, 2))])
+    | st.sampled_from([ml.rows(), ml.windows(2)]),
     numbers(most=3),
 )
 def test_mappings_equal_the_oracle_and_their_labels(case, groups, number):
@@ -129,6 +133,41 @@ def test_channels_of_tensors_of_different_sizes_compete_by_their_mean():
     by_mean = ml.compute_mask(s, amount=2, groups=ml.channels(0, mean=True))
     assert [bool(by_sum[n].any()) for n in s] == [True, False]
     assert [bool(by_mean[n].any()) for n in s] == [False, True]
+
+
+def test_the_mean_of_squares_ranks_channels_of_layers_of_all_sizes_alike():
+    """A quarter of the channels of each layer is half as large; by the plain norm the narrow layer dies instead."""
+    s = {f"fan {fan}": torch.ones(64, fan) for fan in (4, 64, 4096)}
+    for n in s:
+        s[n][:16] /= -2
+    by_norm = ml.compute_mask(s, sparsity=0.25, groups=ml.channels(0, p=2))
+    by_mean = ml.compute_mask(s, sparsity=0.25, groups=ml.channels(0, p=2, mean=True))
+    assert [int((~mask.any(1)).sum()) for mask in by_norm.values()] == [48, 0, 0]
+    assert [int((~mask.any(1)).sum()) for mask in by_mean.values()] == [16, 16, 16]
+    assert all(not mask[:16].any() for mask in by_mean.values())
+
+
+# ---- constant fan-in ------------------------------------------------------------------------------------------------
+
+
+def regrow_rows(scores, masks, grow):
+    return torch.vmap(lambda s, m, g: ml.regrow(s, m, grow_scores=g, amount=0.3))(scores, masks, grow)
+
+
+@pytest.mark.parametrize(("shape", "fan_in"), [((5, 12), 3), ((6, 2, 3, 3), 4)], ids=["linear", "convolution"])
+def test_every_row_has_as_many_inputs_and_keeps_as_many_in_dynamic_training(shape, fan_in):
+    """SRigL's constant fan-in (Lasby et al. 2024): by keep, by sparsity, and after every round of regrowth."""
+    g = torch.Generator().manual_seed(0)
+    w, grads = (torch.randn(shape, generator=g).flatten(1) for _ in range(2))
+    share = 1 - fan_in / w.shape[1]
+    masks = ml.compute_mask(w.abs().view(shape), keep=fan_in, groups=ml.rows()).flatten(1)
+    assert torch.equal(masks, ml.compute_mask(w.abs(), sparsity=share, groups=ml.rows()))
+    for grow in (grads.abs(), ml.scores.random(w, key=1)):
+        new = regrow_rows(w.abs(), masks, grow)
+        assert (new.sum(1) == fan_in).all()
+        assert not torch.equal(new, masks)
+        for row, (s, m, g) in zip(new, zip(w.abs(), masks, grow)):
+            assert torch.equal(row, ml.regrow(s, m, grow_scores=g, amount=0.3))
 
 
 # ---- exact numbers --------------------------------------------------------------------------------------------------

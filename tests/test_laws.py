@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from registry import CASES, METHODS, RULES, bind, numbers_of
+from registry import CASES, EVEN, METHODS, RULES, bind, numbers_of
 
 import masklib as ml
 from masklib.testing import check_method, fractions, histories, laws, numbers, scored
 from masklib.testing._strategies import FLOATS, SEEDS
 
-EVEN = st.sampled_from([(2, 2), (4, 6), (1, 2), (5, 2), (2, 4, 2), (2, 2, 2, 2)])  # fit every method of the registry
+SIDES = st.sampled_from(EVEN)
 
 
 def over(cases):
@@ -26,7 +26,7 @@ def data(case, mapping=None, **options):
     """Scores and masks a case can take; items get small whole numbers, whose sums are exact and finite."""
     if case.itemized or not case.groups:
         options |= {"kinds": ("small", "few")}
-    return EVEN.flatmap(lambda sides: scored(mapping, sides, **options))
+    return st.sampled_from(case.shapes).flatmap(lambda sides: scored(mapping, sides, **options))
 
 
 def bound(case, small=0.3, large=0.6):
@@ -62,7 +62,7 @@ def test_folds(case, draw):
     laws.folds(bound(case)[0], bound(case)[-1], s, m)
 
 
-@given(histories(), histories(), EVEN.flatmap(lambda sides: scored(None, sides, dtypes=FLOATS, kinds=("small",))))
+@given(histories(), histories(), SIDES.flatmap(lambda sides: scored(None, sides, dtypes=FLOATS, kinds=("small",))))
 def test_a_history_folds_in_two_parts(a, b, case):
     s, m = case
     assert laws.same(ml.fold(a + b, s, m), ml.fold(b, s, ml.fold(a, s, m)))
@@ -99,7 +99,7 @@ def test_a_mapping_is_its_concatenation(case, share):
 
 @given(st.data())
 def test_layerwise(draw):
-    s, m = draw.draw(EVEN.flatmap(lambda sides: scored(True, sides)))
+    s, m = draw.draw(SIDES.flatmap(lambda sides: scored(True, sides)))
     for name in ("l1_unstructured", "random_unstructured", "ln_structured"):
         shares = {n: {"amount": draw.draw(fractions())} for n in s}
         laws.is_layerwise(METHODS[name].method, shares, s, m)

@@ -113,7 +113,8 @@ def test_numpy_numbers_are_constants_of_the_graph(number):
 
 
 def test_one_graph_serves_all_shapes():
-    for groups in (ml.elements(), ml.rows(), ml.channels(0, p=2), ml.blocks((2, 2)), ml.windows(2)):
+    heads = ml.heads(2), ml.heads(1, 1, parts=(1, 1), p=2)
+    for groups in (ml.elements(), ml.rows(), ml.channels(0, p=2), *heads, ml.blocks((2, 2)), ml.windows(2)):
         torch._dynamo.reset()
         f = torch.compile(
             lambda s, groups=groups: ml.compute_mask(s, amount=0.5, groups=groups),
@@ -189,13 +190,26 @@ def test_vmap_over_keys():
 
 def test_vmap_over_everything_at_once_and_nested():
     s, m, a = torch.randn(2, 3, 8), torch.rand(2, 3, 8) < 0.8, torch.rand(2, 3, dtype=torch.float64)
-    for groups in (ml.elements(), ml.windows(4), ml.channels(0), ml.labels(torch.arange(8) // 2)):
+    for groups in (
+        ml.elements(),
+        ml.windows(4),
+        ml.channels(0),
+        ml.heads(2, parts=(3, 1)),
+        ml.labels(torch.arange(8) // 2),
+    ):
 
         def f(s, m, a, groups=groups):
             return ml.compute_mask(s, m, amount=a, groups=groups)
 
         expected = torch.stack([torch.stack([f(*row) for row in zip(*pair)]) for pair in zip(s, m, a)])
         assert torch.equal(vmap(vmap(f))(s, m, a), expected)
+
+
+def test_regrowth_of_each_row_compiles():
+    def f(s, m, g):
+        return vmap(lambda s, m, g: ml.regrow(s, m, grow_scores=g, amount=0.5))(s, m, g)
+
+    assert torch.equal(compiled(f)(S, M, S.flip(1)), f(S, M, S.flip(1)))
 
 
 def test_vmap_with_other_in_dims():

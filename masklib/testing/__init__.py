@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from masklib.testing._adapter import adapter_laws, check_adapter, check_adapters_agree
 from masklib.testing._check_method import check_method, method_laws
 from masklib.testing._check_values import check_groups, check_schedule, check_score
+from masklib.testing._coupled import coupled
 from masklib.testing._strategies import (
     fractions,
     grouped,
@@ -37,6 +38,7 @@ __all__ = [
     "check_method",
     "check_schedule",
     "check_score",
+    "coupled",
     "fractions",
     "grouped",
     "groups",

@@ -13,6 +13,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 import masklib as ml
 from masklib.testing import laws
+from masklib.testing._coupled import shapes_of
 from masklib.testing._oracle import named
 from masklib.testing._refute import Trial, refuted, uphold
 from masklib.testing._strategies import FLOATS, SUMMABLE, Shape, Shapes, fractions, mappings, masks, scores
@@ -21,20 +22,22 @@ from masklib.testing._strategies import FLOATS, SUMMABLE, Shape, Shapes, fractio
 
 
 def check_groups(
-    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Shapes = None, examples: int = 100
+    groups: Any, *, method: Callable[..., Any] = ml.compute_mask, shapes: Any = None, examples: int = 100
 ) -> None:
     """Check the laws of groups on a groups value: plain data, its `labels` form, exact counts, the lowest first.
 
     Args:
         groups: a groups value.
         method: what applies it, with the arguments of `compute_mask`.
-        shapes: a shape or a strategy of shapes that the groups fit; None for a choice of those.
+        shapes: a shape or a strategy of shapes that the groups fit, mappings by name for `coupled`; None for a choice
+            of those.
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
         AssertionError: if laws are broken; see `check_method`.
 
     >>> check_groups(windows(4), examples=5)
+    >>> check_groups(coupled({"fc1.bias": channels(0), "fc2.weight": channels(1)}, p=2), examples=5)
     """
     bound = partial(method, groups=groups)
     trials = [Trial(laws.is_plain_data, lambda *_: (groups,))]
@@ -52,13 +55,14 @@ def _shares() -> SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
+def _fitting(draw: DrawFn, groups: Any, shapes: Any) -> tuple[Any, Any]:
     """Scores that groups fit, whose sums are exact, and a mask or None."""
     if hasattr(groups, "items"):
         like, of = groups.items, {n: tuple(t.shape) for n, t in named(groups.items).items()}
     else:
-        shape = draw(shapes if isinstance(shapes, SearchStrategy) else st.just(shapes) if shapes else _fit(groups))
-        like, of = torch.empty(0), {"": shape}
+        fit = shapes_of(groups) if hasattr(groups, "sets") else _fit(groups)
+        shape = draw(shapes if isinstance(shapes, SearchStrategy) else fit if shapes is None else st.just(shapes))
+        like, of = (shape, shape) if hasattr(groups, "sets") else (torch.empty(0), {"": shape})
     s = {n: draw(scores(shape, dtypes=FLOATS, kinds=SUMMABLE)) for n, shape in of.items()}
     m = {n: draw(masks(shape)) for n, shape in of.items()}
     return laws.like(like, s), laws.like(like, m) if draw(st.booleans()) else None
@@ -66,15 +70,17 @@ def _fitting(draw: DrawFn, groups: Any, shapes: Shapes) -> tuple[Any, Any]:
 
 @st.composite
 def _fit(draw: DrawFn, groups: Any) -> Shape:
-    """Shapes whose lengths windows or blocks divide, with a dim for each that is named."""
+    """Shapes whose lengths windows, heads or blocks divide, with a dim for each that is named."""
     tile = getattr(groups, "shape", ())
     dim = getattr(groups, "dim", 0)
     least = max(len(tile), dim + 1 if dim >= 0 else -dim)
-    sides = draw(st.lists(st.integers(1, 3), min_size=max(least, 1), max_size=least + 1))
+    sides = draw(st.lists(st.sampled_from([1, 2, 3, 0]), min_size=max(least, 1), max_size=least + 1))
     for i, length in enumerate(tile, len(sides) - len(tile)):
         sides[i] *= length
     if hasattr(groups, "of"):
         sides[dim] *= groups.of
+    if hasattr(groups, "parts"):
+        sides[dim] *= groups.count * sum(groups.parts)
     return tuple(sides)
 
 

@@ -61,8 +61,33 @@ def dying(alive: int, items: int, *, amount: Any = None, keep: Any = None, spars
 
 def labelled(groups: Any, shapes: Mapping[str, Shape]) -> tuple[Labels, Labels]:
     """The items and the pools of a groups value over named shapes."""
+    if type(groups).__name__ == "Coupled":
+        return _coupled(groups, shapes), {name: [0] * math.prod(shape) for name, shape in shapes.items()}
     both = {name: _labels(groups, name, shape) for name, shape in shapes.items()}
     return {n: items for n, (items, _) in both.items()}, {n: pools for n, (_, pools) in both.items()}
+
+
+def _coupled(groups: Any, shapes: Mapping[str, Shape]) -> Labels:
+    """The i-th items of all tensors of a set are one; sets go in the order of their least name."""
+    items = {}
+    for members in groups.sets:
+        least = min(name for name, _ in members)
+        for name, member in members:
+            labels, _ = _labels(member, name, shapes[name])
+            place = {label: i for i, label in enumerate(sorted(set(labels)))}
+            items[name] = [(least, place[label]) for label in labels]
+    return items
+
+
+def _run(index: int, length: int, heads: Any) -> int:
+    """The run that an index along the dim is in, within its part."""
+    start = 0
+    for share in heads.parts:
+        part = length * share // sum(heads.parts)
+        if index < start + part:
+            return (index - start) // (part // heads.count)
+        start += part
+    raise IndexError(index)
 
 
 def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Label]]:
@@ -79,6 +104,8 @@ def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Lab
         return singles, [(name, p[:d], p[d + 1 :], p[d] // groups.of) for p in at]
     if kind == "Channels":
         return [(name, p[groups.dim]) for p in at], one_pool
+    if kind == "Heads":
+        return [(name, _run(p[groups.dim], shape[groups.dim], groups)) for p in at], one_pool
     if kind == "Blocks":
         lead = len(shape) - len(groups.shape)
         return [(name, p[:lead] + tuple(x // n for x, n in zip(p[lead:], groups.shape))) for p in at], one_pool
@@ -86,15 +113,9 @@ def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Lab
     return flat(named(groups.items)[name]), one_pool if pools is None else flat(named(pools)[name])
 
 
-def without_elements(groups: Any, shapes: Mapping[str, Shape]) -> list[tuple[Label, list[Label]]]:
-    """The pools and their items that are there even where a tensor has no elements."""
-    if not shapes or type(groups).__name__ == "Windows" or getattr(groups, "pools", None) is not None:
-        return []
-    if type(groups).__name__ == "Rows":
-        return [((name, i), []) for name, shape in shapes.items() for i in range(shape[groups.dim])]
-    if type(groups).__name__ == "Channels":
-        return [(0, [(name, i) for name, shape in shapes.items() for i in range(shape[groups.dim])])]
-    return [(0, [])]
+def one_pool(groups: Any) -> bool:
+    """Whether there is one pool, even of nothing."""
+    return type(groups).__name__ not in ("Rows", "Windows") and getattr(groups, "pools", None) is None
 
 
 def integers(labels: Labels, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
@@ -128,13 +149,13 @@ def select(
     alive: Mapping[str, list[bool]],
     items: Labels,
     pools: Labels,
-    empty: list[tuple[Label, list[Label]]],
+    one: bool,
     how_many: Mapping[str, Any],
     reduce: Callable[[list[Any]], Any] = reduction(),
 ) -> dict[str, list[bool]]:
     """Kill the lowest live items of each pool."""
     dead = set()
-    for members in by_pool(items, pools, alive, empty).values():
+    for members in by_pool(items, pools, alive, one).values():
         living = {item: [scores[n][i] for n, i in live] for item, live in members.items() if live}
         order = sorted(living, key=lambda item: (reduce(living[item]), item))
         dead |= set(order[: dying(len(living), len(members), **how_many)])
@@ -142,12 +163,12 @@ def select(
 
 
 def by_pool(
-    items: Labels, pools: Labels, alive: Mapping[str, list[bool]], empty: list[tuple[Label, list[Label]]]
+    items: Labels, pools: Labels, alive: Mapping[str, list[bool]], one: bool
 ) -> dict[Label, dict[Label, list[tuple[str, int]]]]:
     """Of each pool its items, and of each item where its live elements are."""
     members: dict[Label, dict[Label, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
-    for pool, nothing in empty:
-        members[pool].update((item, []) for item in nothing)
+    if one and items:
+        members[0] = defaultdict(list)
     for n in items:
         for i, (item, pool) in enumerate(zip(items[n], pools[n])):
             members[pool][item].extend([(n, i)] if alive[n][i] else [])
@@ -163,7 +184,7 @@ def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool
         {n: [abs(x) if magnitude else x for x in flat(t)] for n, t in tensors.items()},
         {n: flat(masks[n]) for n in tensors},
         *labelled(groups, shapes),
-        without_elements(groups, shapes),
+        one_pool(groups),
         how_many,
         reduction(getattr(groups, "p", None), getattr(groups, "mean", False)),
     )

@@ -17,7 +17,7 @@ from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from masklib.groups import Blocks, Channels, Elements, Labels, Rows, Windows
+from masklib.groups import Coupled, Groups, Labels, _printed
 
 Law = Callable[..., None]
 Cases = SearchStrategy[tuple[Any, ...]]
@@ -195,7 +195,7 @@ def literal(value: Any) -> str:
         return _tensor(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, Elements | Rows | Channels | Blocks | Windows | Labels):
+    if isinstance(value, Groups):
         return _groups(value)
     if isinstance(value, tuple | list):
         parts = ", ".join(map(literal, value))
@@ -214,6 +214,8 @@ def _function(value: Any) -> str:
 def _groups(value: Any) -> str:
     if isinstance(value, Labels):
         return f"ml.labels({literal(value.items)}, {literal(value.pools)})"
+    if isinstance(value, Coupled):
+        return f"ml.{_printed(value, [literal(dict(members)) for members in value.sets])}"
     return f"ml.{value!r}"
 
 

@@ -24,6 +24,7 @@ Shapes = Shape | SearchStrategy[Shape] | None
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 DTYPES = FLOATS + INTEGERS
+KIN = (FLOATS, FLOATS, INTEGERS, (torch.int8, torch.int32, torch.float32))  # what may be in one pool
 KINDS = ("hostile", "few", "many", "small")
 SUMMABLE = ("small", "few")  # whose sums float64 holds exactly, so that ties are ties in any order of adding
 NAMES = ("w", "a.weight", "z", "a.bias", "b10", "b9")  # not in sorted order
@@ -216,7 +217,7 @@ def scored(
         s = draw(scores(shape, dtypes=dtypes or DTYPES, kinds=kinds))
         return s, draw(st.none() | masks(tuple(s.shape)))
     names = draw(_names())
-    dtypes = dtypes or draw(st.sampled_from([FLOATS, FLOATS, INTEGERS, (torch.int8, torch.int32, torch.float32)]))
+    dtypes = dtypes or draw(st.sampled_from(KIN))
     by_name = {n: draw(scores(shape, dtypes=dtypes, kinds=kinds)) for n in names}
     if draw(st.booleans()):
         return by_name, None
@@ -304,7 +305,7 @@ def groups(draw: DrawFn, shape: Shape, *, of: Sequence[str] | None = None) -> An
 @st.composite
 def grouped(
     draw: DrawFn,
-    of: Sequence[str] = ("elements", "rows", "windows", "channels", "blocks", "labels"),
+    of: Sequence[str] = ("elements", "rows", "windows", "channels", "heads", "blocks", "labels"),
     *,
     dtypes: Sequence[torch.dtype] = DTYPES,
     kinds: Sequence[str] = KINDS,
@@ -325,7 +326,7 @@ def grouped(
     kind = draw(st.sampled_from(of))
     shape = draw(shapes(0 if kind in ("elements", "labels") else 2, 3, max_side=4))
     multiple = tuple(n * m for n, m in zip(shape, draw(_multiples(len(shape)))))
-    shape = multiple if kind in ("windows", "blocks") else shape
+    shape = multiple if kind in ("windows", "heads", "blocks") else shape
     value = draw(groups(shape, of=[kind]))
     return value, draw(scores(shape, dtypes=dtypes, kinds=kinds)), draw(st.none() | masks(shape))
 
@@ -357,6 +358,16 @@ def _windows(draw: DrawFn, shape: Shape) -> Any:
     return ml.windows(draw(divisors(shape[dim], 6)), dim)
 
 
+PARTS = ((1,), (1, 1), (2, 1), (1, 1, 1), (2, 1, 1), (1, 3))
+
+
+@st.composite
+def _heads(draw: DrawFn, shape: Shape) -> Any:
+    dim = draw(dims(len(shape)))
+    parts = draw(st.sampled_from([p for p in PARTS if shape[dim] % sum(p) == 0]))
+    return ml.heads(draw(divisors(shape[dim] // sum(parts), 4)), dim, parts=parts, **draw(norms()))
+
+
 @st.composite
 def _blocks(draw: DrawFn, shape: Shape) -> Any:
     tiled = shape[-draw(st.integers(1, min(2, len(shape)))) :]
@@ -381,6 +392,7 @@ _MAKE: Mapping[str, Callable[[Shape], SearchStrategy[Any]]] = {
     "rows": lambda shape: dims(len(shape)).map(ml.rows),
     "channels": _channels,
     "windows": _windows,
+    "heads": _heads,
     "blocks": _blocks,
     "labels": _labels,
 }

@@ -45,7 +45,7 @@ def _fates(got: Any, groups: Any, ranks: Ranks, s: Any, m: Any) -> Iterator[tupl
     start, end = ({n: oracle.flat(t) for n, t in named(v).items()} for v in (ml.identity(s, m), got))
     reduce = oracle.reduction(getattr(groups, "p", None), getattr(groups, "mean", False))
     shapes = _shapes(s)
-    pools = oracle.by_pool(*oracle.labelled(groups, shapes), start, oracle.without_elements(groups, shapes))
+    pools = oracle.by_pool(*oracle.labelled(groups, shapes), start, oracle.one_pool(groups))
     for members in pools.values():
         living = sorted((item, live) for item, live in members.items() if live)
         yield [_fate(item, live, values, end, reduce) for item, live in living], len(members)
@@ -94,7 +94,7 @@ def takes_the_lowest(method: Method, groups: Any, ranks: Ranks, number: Number, 
 
 def _at_most(a: Any, b: Any, groups: Any) -> bool:
     """a <= b, but for rounding of float64 where scores are added up."""
-    itemized = type(groups).__name__ in ("Channels", "Blocks", "Labels")
+    itemized = type(groups).__name__ in ("Channels", "Heads", "Blocks", "Coupled", "Labels")
     return a <= b or (itemized and math.isclose(a, b, rel_tol=1e-12))
 
 
