@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from registry import CASES, EVEN, METHODS, RULES, bind, numbers_of
 
 import masklib as ml
-from masklib.testing import check_method, fractions, histories, laws, numbers, scored
+from masklib.testing import check_method, fractions, histories, laws, mappings, numbers, scored, scores, shapes
+from masklib.testing._oracle import named
 from masklib.testing._strategies import FLOATS, SEEDS
 
 SIDES = st.sampled_from(EVEN)
@@ -121,6 +122,26 @@ def test_noise_and_given_masks_look_at_no_scores(case, draw):
     s, m = draw.draw(data(case, mapping=False, dtypes=FLOATS))
     for f in bound(case):
         assert laws.same(f(torch.full_like(s, float("nan")), m), f(s, m))
+
+
+# ---- regrowth and budgets -------------------------------------------------------------------------------------------
+
+REGROWTH = (laws.keeps_the_count, laws.keeps_who_was_not_dropped, laws.grows_the_highest)
+
+
+@given(st.data(), fractions())
+def test_regrowth(draw, share):
+    s, m = draw.draw(scored(dtypes=FLOATS))
+    g = laws.like(s, {n: draw.draw(scores(tuple(t.shape), dtypes=FLOATS)) for n, t in named(s).items()})
+    for law in REGROWTH:
+        law(s, m, g, share)
+    laws.regrows_nothing_for_nothing(s, m, g)
+
+
+@pytest.mark.parametrize("budget", [ml.budgets.uniform, ml.budgets.er, ml.budgets.erk])
+@given(mappings(shapes(2, 4, max_side=9).filter(all)), st.floats(0, 1))
+def test_budgets(budget, sides, sparsity):
+    laws.adds_up(budget, {n: torch.empty(shape, device="meta") for n, shape in sides.items()}, sparsity)
 
 
 # ---- transforms and edges -------------------------------------------------------------------------------------------

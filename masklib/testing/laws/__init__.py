@@ -28,6 +28,11 @@ from masklib.testing.laws._compare import plain as plain
 from masklib.testing.laws._compare import same as same
 from masklib.testing.laws._compare import storages as storages
 from masklib.testing.laws._compare import unstacked as unstacked
+from masklib.testing.laws._dynamic import adds_up as adds_up
+from masklib.testing.laws._dynamic import grows_the_highest as grows_the_highest
+from masklib.testing.laws._dynamic import keeps_the_count as keeps_the_count
+from masklib.testing.laws._dynamic import keeps_who_was_not_dropped as keeps_who_was_not_dropped
+from masklib.testing.laws._dynamic import regrows_nothing_for_nothing as regrows_nothing_for_nothing
 from masklib.testing.laws._methods import METHODS as METHODS
 from masklib.testing.laws._methods import changes_no_input as changes_no_input
 from masklib.testing.laws._methods import everything_takes_everything as everything_takes_everything
