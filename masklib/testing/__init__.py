@@ -15,6 +15,7 @@ from masklib.testing._adapter import adapter_laws, check_adapter, check_adapters
 from masklib.testing._check_method import check_method, method_laws
 from masklib.testing._check_values import check_groups, check_schedule, check_score
 from masklib.testing._coupled import coupled
+from masklib.testing._modules import modules
 from masklib.testing._strategies import (
     fractions,
     grouped,
@@ -47,6 +48,7 @@ __all__ = [
     "mappings",
     "masks",
     "method_laws",
+    "modules",
     "numbers",
     "scored",
     "scores",

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.utils.prune as theirs
+from hypothesis import given
 
 import masklib.adapters.prune as ours
 from masklib.adapters import parametrize
 from masklib.testing import _adapter as kit
+from masklib.testing import modules
 
 LAWS = {law.__name__: law for law in kit.LAWS}
 THEY_KEEP = {
@@ -434,3 +436,10 @@ def test_adapters_that_disagree_are_told():
 
 def f_none(scores, masks):
     return masks
+
+
+@given(modules(ours))
+def test_modules_are_drawn_pruned(drawn):
+    module, name = drawn
+    weight = getattr(module, f"{name}_orig")
+    assert torch.equal(getattr(module, name), torch.where(getattr(module, f"{name}_mask") != 0, weight, 0))
