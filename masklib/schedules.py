@@ -36,7 +36,7 @@ class Polynomial(NamedTuple):
 
     def __call__(self, step: Any) -> Any:
         """The sparsity at a step."""
-        return _ramp(self, step, lambda progress: (1 - progress) ** self.power)
+        return _ramp(self, step, lambda progress: _between(self, (1 - progress) ** self.power))
 
 
 class Cosine(NamedTuple):
@@ -50,7 +50,21 @@ class Cosine(NamedTuple):
 
     def __call__(self, step: Any) -> Any:
         """The sparsity at a step."""
-        return _ramp(self, step, lambda progress: (1 + _cos(math.pi * progress)) / 2)
+        return _ramp(self, step, lambda progress: _between(self, (1 + _cos(math.pi * progress)) / 2))
+
+
+class Geometric(NamedTuple):
+    """From one sparsity to another by equal factors of what is left."""
+
+    final: float
+    stop: int
+    start: int
+    initial: float
+    every: int
+
+    def __call__(self, step: Any) -> Any:
+        """The sparsity at a step."""
+        return _ramp(self, step, lambda done: 1 - (1 - self.initial) ** (1 - done) * (1 - self.final) ** done)
 
 
 class Exponential(NamedTuple):
@@ -195,6 +209,22 @@ def cosine(final: float, *, stop: int, start: int = 0, initial: float = 0.0, eve
     return Cosine(*_ends(final, stop, start, initial, every))
 
 
+def geometric(final: float, *, stop: int, start: int = 0, initial: float = 0.0, every: int = 1) -> Geometric:
+    """Take the same share of what is left at each update, so that `final` is dead at the end; see `polynomial`.
+
+        s(t) = 1 - (1 - initial)**(1 - x) * (1 - final)**x,   x = (t - start) / (stop - start)
+
+    With `stop` the number of rounds it is the schedule of SynFlow, and iterative magnitude pruning to a given end.
+
+    >>> [round(schedules.geometric(0.9, stop=2)(step), 4) for step in (0, 1, 2, 3)]
+    [0.0, 0.6838, 0.9, 0.9]
+
+    Reference: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", 2020,
+    algorithm 1.
+    """
+    return Geometric(*_ends(final, stop, start, initial, every))
+
+
 def exponential(share: float, *, every: int = 1, start: int = 0, stop: int | None = None) -> Exponential:
     """Prune the same share of what is left in each round: iterative magnitude pruning.
 
@@ -244,6 +274,11 @@ def join(parts: Sequence[Schedule], boundaries: Sequence[int]) -> Join:
 def window(*, every: int, start: int = 0, stop: int | None = None) -> Window:
     """Say at which steps masks are updated: `start`, `start + every`, ... before `stop`.
 
+    To end at the `final` of a schedule, make the step at which it gets there an update: `every` divides its distance
+    from `start`, and `stop` is beyond it.
+
+        level, due = schedules.cubic(0.9, stop=1000, every=100), schedules.window(every=100, stop=1001)
+
     Args:
         every: steps between updates.
         start: the first update.
@@ -273,13 +308,18 @@ def _window(every: int, start: int, stop: int | None) -> tuple[int, int, int | N
     return _check.window(every, start, stop)
 
 
-def _ramp(ramp: Polynomial | Cosine, step: Any, left: Callable[[Any], Any]) -> Any:
-    """From `initial` to `final` as `left` goes from 1 to 0; exactly these at the ends."""
+def _ramp(ramp: Polynomial | Cosine | Geometric, step: Any, at: Callable[[Any], Any]) -> Any:
+    """From `initial` to `final`, exactly these at the ends, and between them `at` the share of the way that is done."""
     step = _check.step(step)
     done = _real(_clip((step - ramp.start) // ramp.every * ramp.every, 0, ramp.stop - ramp.start))
-    rest = left(done / (ramp.stop - ramp.start))
-    value = ramp.initial * rest + ramp.final * (1 - rest)
+    value = at(done / (ramp.stop - ramp.start))
+    value = _choose(done > 0, value, ramp.initial + 0 * value)
     return _choose(step >= ramp.stop, ramp.final + 0 * value, value)
+
+
+def _between(ramp: Polynomial | Cosine, rest: Any) -> Any:
+    """What is `initial` where all the way is left, and `final` where nothing is."""
+    return ramp.initial * rest + ramp.final * (1 - rest)
 
 
 def _clip(value: Any, least: int, most: int | None = None) -> Any:

@@ -20,6 +20,7 @@ RAMPS = {
     "linear": schedules.linear,
     "cubic": schedules.cubic,
     "cosine": schedules.cosine,
+    "geometric": schedules.geometric,
     "polynomial": lambda final, **options: schedules.polynomial(final, power=0.5, **options),
 }
 ALL = {
@@ -42,6 +43,15 @@ def test_published_values():
     hidden, output = schedules.exponential(0.2), schedules.exponential(0.1)
     left = [(1 - hidden(r)) * 265_200 + (1 - output(r)) * 1_000 for r in (3, 7, 12, 15, 18)]
     assert [round(100 * x / 266_200, 2) for x in left] == [51.28, 21.07, 6.95, 3.58, 1.85]
+
+
+def test_equal_factors_of_what_is_left_end_exactly():
+    """SynFlow's hundred rounds to 90 %; two of five, not one, would be left by 1 - (1 - 0.1 ** (1 / 100)) ** 100."""
+    target = schedules.geometric(0.9, stop=100)
+    left = [1 - target(step) for step in range(101)]
+    assert [b / a for a, b in pairwise(left)] == pytest.approx([0.1 ** (1 / 100)] * 100)
+    assert target(100) == 0.9
+    assert int(ml.count(ml.compute_mask(torch.arange(5.0), sparsity=target(100)))) == 1
 
 
 @over_ramps

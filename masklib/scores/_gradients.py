@@ -193,7 +193,9 @@ def grasp(loss: Callable[..., Tensor], params: TensorsT, *args: Any) -> TensorsT
 
     Reference: Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow", 2020, equation 8.
     """
-    weights, gradient = _wide(params), torch.func.grad(loss)
+    weights, gradient = each(torch.clone, _wide(params)), torch.func.grad(loss)  # jvp takes no expanded tensors
+    if not named(weights):
+        return weights
     flow = torch.func.jvp(lambda p: gradient(p, *args), (weights,), (gradient(weights, *args),))[1]
     return each(lambda w, f: w * f.detach(), weights, flow)
 
@@ -206,7 +208,7 @@ def synflow(model: Callable[..., Tensor], params: TensorsT, inputs: Tensor) -> T
     In a ReLU network without biases the scores of every layer add up to the same. Meant to be taken again and again, a
     little sparser each time:
 
-        target = schedules.exponential(1 - 0.1 ** (1 / 100))          # 90 % in a hundred steps
+        target = schedules.geometric(0.9, stop=100)                    # 90 % in a hundred steps
         for step in range(1, 101):
             flow = scores.synflow(model, apply(params, masks), inputs)
             masks = compute_mask(flow, masks, sparsity=target(step))

@@ -46,7 +46,7 @@ def add_inputs(state: InputNorms | None, inputs: TensorsT) -> InputNorms:
 
 
 def _squares(inputs: Tensor) -> Tensor:
-    features = inputs.detach().reshape(-1, inputs.shape[-1]) if inputs.dim() else inputs.detach().view(1, 1)
+    features = torch.atleast_2d(inputs.detach()).flatten(0, -2)
     return (features.abs().to(at_least_float32(inputs)) ** 2).sum(0)
 
 
@@ -80,7 +80,7 @@ def add_hessian(state: Hessian | None, inputs: TensorsT) -> Hessian:
     Reference: Frantar and Alistarh, "SparseGPT", 2023, section 3.1.
     """
     _check.inexact(inputs, "inputs")
-    rows = each(lambda x: x.detach().reshape(-1, x.shape[-1]).to(at_least_float32(x)), inputs)
+    rows = each(lambda x: torch.atleast_2d(x.detach()).flatten(0, -2).to(at_least_float32(x)), inputs)
     count, products = each(len, rows), each(lambda x: 2 * x.T @ x, rows)
     if state is None:
         return Hessian(each(lambda total, n: total / n, products, count), count)

@@ -74,7 +74,7 @@ def _fit(draw: DrawFn, groups: Any) -> Shape:
     tile = getattr(groups, "shape", ())
     dim = getattr(groups, "dim", 0)
     least = max(len(tile), dim + 1 if dim >= 0 else -dim)
-    sides = draw(st.lists(st.sampled_from([1, 2, 3, 0]), min_size=max(least, 1), max_size=least + 1))
+    sides = draw(st.lists(st.sampled_from([2, 3, 1, 4, 0]), min_size=max(least, 1), max_size=max(least, 2)))
     for i, length in enumerate(tile, len(sides) - len(tile)):
         sides[i] *= length
     if hasattr(groups, "of"):

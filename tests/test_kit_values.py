@@ -1,0 +1,213 @@
+"""The kit on groups, scores and schedules: all of the library's keep their laws, and wrong ones are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import pytest
+import torch
+
+import masklib as ml
+from masklib.testing import check_groups, check_schedule, check_score, laws, shapes
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+class Unequal(ml.groups.Rows):
+    """Rows that differ from their copies."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def along_the_other_dim(scores, default_mask=None, *, groups, **number):
+    other = groups._replace(dim=-1 - groups.dim)
+    return ml.compute_mask(scores, default_mask, groups=other, **number)
+
+
+def by_the_highest(scores, default_mask=None, *, groups, **number):
+    return ml.compute_mask(-scores, default_mask, groups=groups, **number)
+
+
+def with_higher_ties(scores, default_mask=None, *, groups, **number):
+    turned = None if default_mask is None else default_mask.flip(-1)
+    return ml.compute_mask(scores.flip(-1), turned, groups=groups, **number).flip(-1)
+
+
+GROUPS = [
+    (ml.elements(), {}),
+    (ml.rows(-1), {}),
+    (ml.channels(1, p=2, mean=True), {}),
+    (ml.blocks((2, 3)), {}),
+    (ml.windows(4, 0), {}),
+    (ml.labels(torch.tensor([[0, 1, 0], [2, 2, 3]]), torch.tensor([[0, 1, 0], [1, 1, 0]])), {}),
+    (ml.labels({"a": torch.tensor([0, 1]), "b": torch.tensor([0, 2])}), {}),
+]
+
+
+@pytest.mark.parametrize(("groups", "options"), GROUPS, ids=lambda x: type(x).__name__)
+def test_groups_keep_their_laws(groups, options):
+    check_groups(groups, **options)
+
+
+@pytest.mark.parametrize(
+    ("groups", "method", "law"),
+    [
+        (Unequal(0), ml.compute_mask, "is_plain_data"),
+        (ml.rows(), along_the_other_dim, "is_exact"),
+        (ml.rows(), by_the_highest, "takes_the_lowest"),
+        (ml.rows(), with_higher_ties, "takes_the_lower_index_of_equals"),
+        (ml.channels(0), partial(along_the_other_dim), "takes_items_whole"),
+    ],
+)
+def test_wrong_groups_are_caught(groups, method, law):
+    with pytest.raises(AssertionError, match=rf"(^|\n){law}: "):
+        check_groups(groups, method=method)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def each(f, params):
+    return {n: f(t) for n, t in params.items()} if isinstance(params, Mapping) else f(params)
+
+
+def slopes(params):
+    """Something of the parameters' form, for gradients."""
+    return each(lambda t: t.detach() * 3 - 1, params)
+
+
+def squares(params):
+    """A loss that is a sum over the tensors."""
+    tensors = params.values() if isinstance(params, Mapping) else [params]
+    return sum(((t.float() ** 2).sum() for t in tensors), torch.zeros(()))
+
+
+def linear(params, inputs):
+    tensors = params.values() if isinstance(params, Mapping) else [params]
+    return sum((t.sum() * inputs for t in tensors), torch.zeros(()))
+
+
+def columns(params):
+    """Inputs of as many features as a weight has columns."""
+    return each(lambda t: torch.arange(3.0 * t.shape[1]).view(3, t.shape[1]), params)
+
+
+CRITERIA = {
+    "magnitude": (ml.scores.magnitude, {}),
+    "random": (partial(ml.scores.random, key=3), {}),
+    "lamp": (ml.scores.lamp, {}),
+    "fpgm": (ml.scores.fpgm, {"shapes": shapes(2, 4)}),
+    "batch_norm": (
+        lambda p: ml.scores.batch_norm(p, each(lambda t: torch.arange(t.shape[0]) - 1.5, p)),
+        {"shapes": shapes(1, 4)},
+    ),
+    "saliency": (lambda p: ml.scores.saliency(p, slopes(p)), {}),
+    "taylor": (lambda p: ml.scores.taylor(p, slopes(p)), {}),
+    "fisher": (lambda p: ml.scores.fisher(p, ml.scores.add_squared_grads(None, slopes(p))), {}),
+    "movement": (lambda p: ml.scores.movement(ml.scores.add_movement(None, p, slopes(p))), {}),
+    "wanda": (lambda p: ml.scores.wanda(p, ml.scores.add_inputs(None, columns(p))), {"shapes": shapes(2, 2)}),
+    "grasp": (partial(ml.scores.grasp, squares), {}),
+    "synflow": (lambda p: ml.scores.synflow(linear, p, torch.ones(2)), {}),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_scores_keep_their_laws(name):
+    score, options = CRITERIA[name]
+    check_score(score, **options)
+
+
+def test_every_criterion_is_there():
+    public = {n for n, f in vars(ml.scores).items() if callable(f) and not n.startswith("_") and n.islower()}
+    assert {n for n in public if not n.startswith("add_")} == set(CRITERIA)
+
+
+def in_place(params):
+    for t in params.values() if isinstance(params, Mapping) else [params]:
+        if t.is_contiguous():
+            t.detach().abs_()
+    return ml.scores.magnitude(params)
+
+
+def per_tensor(f):
+    """A score of a mapping from the score of a tensor."""
+    return partial(each, f)
+
+
+def ranked_over_all(params):
+    """Magnitudes as a share of the sum over all that is given."""
+    tensors = params if isinstance(params, Mapping) else {"": params}
+    total = sum(t.detach().double().abs().sum() for t in tensors.values()) + 1.0
+    shares = {n: t.detach().double().abs() / total for n, t in tensors.items()}
+    return shares if isinstance(params, Mapping) else shares[""]
+
+
+def after_the_first(params):
+    """Scores of all but the first name are doubled."""
+    if not isinstance(params, Mapping):
+        return ml.scores.magnitude(params)
+    return {n: ml.scores.magnitude(t) * (1 + i) for i, (n, t) in enumerate(params.items())}
+
+
+SCORES = {
+    "scores_what_is_valid": per_tensor(lambda t: t.detach().abs() / t.detach().reshape(-1)[0].item()),
+    "has_the_shapes_of_params": per_tensor(lambda t: t.detach().abs().reshape(-1)),
+    "makes_no_nan": per_tensor(lambda t: t.detach().abs() / t.detach().abs().sum()),
+    "carries_no_graph": per_tensor(lambda t: t.abs()),
+    "changes_no_params": in_place,
+    "shares_no_memory_with_params": per_tensor(lambda t: t.detach()),
+    "needs_no_generator": per_tensor(lambda t: t.detach().abs() + 0 * torch.rand(1, dtype=t.dtype)),
+    "repeats_itself": per_tensor(lambda t, calls=[]: t.detach().abs() + len(calls.append(0) or calls)),
+    "looks_at_no_strides": per_tensor(lambda t: t.detach().abs() + t.stride()[0] if t.dim() else t.detach().abs()),
+    "looks_at_no_order": after_the_first,
+    "scores_each_tensor_alone": ranked_over_all,
+}
+
+
+@pytest.mark.parametrize("law", SCORES)
+def test_wrong_scores_are_caught(law):
+    with pytest.raises(AssertionError, match=rf"(^|\n){law}: "):
+        check_score(SCORES[law])
+    assert set(SCORES) == {law.__name__ for law in laws.SCORES} | {"scores_each_tensor_alone"}
+
+
+def test_scores_over_all_tensors_are_allowed_if_said():
+    check_score(ranked_over_all, per_tensor=False)
+
+
+# ---- schedules ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ml.schedules.one_shot(0.9, at=10),
+        ml.schedules.linear(0.9, stop=100),
+        ml.schedules.cubic(0.9, start=5, stop=105, every=10),
+        ml.schedules.cosine(0.5, stop=30),
+        ml.schedules.exponential(0.2, every=7),
+    ],
+    ids=["one_shot", "linear", "cubic", "cosine", "exponential"],
+)
+def test_schedules_keep_their_laws(schedule):
+    check_schedule(schedule)
+
+
+SCHEDULES = {
+    "is_a_sparsity": lambda step: step * 0.001,
+    "is_a_function_of_the_step": lambda step, calls=[]: 0.5 * len(calls.append(0) or calls) / (1 + len(calls)),
+    "takes_tensor_steps": lambda step: min(1.0, 0.001 * int(step)),
+    "never_falls": lambda step: 0.5 + 0 * step if step == 0 else 0.4 + 0 * step,
+}
+
+
+@pytest.mark.parametrize("law", SCHEDULES)
+def test_wrong_schedules_are_caught(law):
+    with pytest.raises(AssertionError, match=rf"(^|\n){law}: "):
+        check_schedule(SCHEDULES[law])
+
+
+def test_a_schedule_may_fall_if_said():
+    check_schedule(ml.schedules.cosine(0.0, initial=0.3, stop=50), falls=True)
