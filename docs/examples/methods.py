@@ -75,7 +75,7 @@ def lottery(task: Task, sparsity: float, share: float = 0.5) -> State:
     Each round has a full budget (Frankle and Carbin 2019).
     """
     rounds = math.ceil(math.log(1 - sparsity) / math.log(1 - share))
-    target = ml.schedules.exponential(1 - (1 - sparsity) ** (1 / rounds))
+    target = ml.schedules.geometric(sparsity, stop=rounds)
     state = start(task)
     for done in range(1, rounds + 1):
         trained = weights(train(task, state).params)
@@ -107,7 +107,7 @@ def snip_masks(task: Task, sparsity: float, batches: int = 10) -> Tensors:
 def synflow_masks(task: Task, sparsity: float, rounds: int = 100) -> Tensors:
     """Keep the weights that most flows through, a little fewer in each round, without data (Tanaka et al. 2020)."""
     w, image = weights(initial(task)), task.train[0][:1]
-    target = ml.schedules.exponential(1 - (1 - sparsity) ** (1 / rounds))
+    target = ml.schedules.geometric(sparsity, stop=rounds)
     masks = ml.identity(w)
     for done in range(1, rounds + 1):
         flow = ml.scores.synflow(partial(model, task), ml.apply(w, masks), image)
