@@ -90,7 +90,7 @@ CASES = {
     "blocks": rule(ml.blocks((1, 2))),
     "blocks norm": rule(ml.blocks((2,), p=1)),
     "labels": Case(by_label),
-    "coupled": Case(by_set),
+    "coupled": Case(by_set, shapes=((4, 6),)),
     "l1_unstructured": Case(ml.l1_unstructured, groups=ELEMENTS, magnitude=True),
     "random_unstructured": Case(partial(ml.random_unstructured, key=7), noisy=True),
     "ln_structured": Case(partial(ml.ln_structured, n=1, dim=0), groups=ml.channels(0, p=1)),

@@ -44,7 +44,14 @@ def test_every_law_of_methods(case):
         examples = hypothesis.settings.default.max_examples
         kinds = ("small", "few") if case.itemized or not case.groups else None
         check_method(
-            case.method, exact=exact, ranks=ranks, shapes=EVEN, kinds=kinds, vmap=True, examples=examples, **number
+            case.method,
+            exact=exact,
+            ranks=ranks,
+            shapes=st.sampled_from(case.shapes),
+            kinds=kinds,
+            vmap=True,
+            examples=examples,
+            **number,
         )
 
 
