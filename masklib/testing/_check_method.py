@@ -20,7 +20,9 @@ from masklib.testing._refute import Failure, Trial, refuted, uphold
 from masklib.testing._strategies import DTYPES, KINDS, SUMMABLE, Shapes, fractions, masks, scored, scores, shapes
 
 _NUMBERS = ("amount", "keep", "sparsity")
-_VALID = "# for a method that takes tensors only, pass mappings=False; for other shapes, shapes="
+_VALID = (
+    "# for a method that takes tensors only, pass mappings=False; mappings only, tensors=False; other shapes, shapes="
+)
 _EXACT = "# for a method that promises no exact counts of single elements, pass exact=None, or its groups"
 _VMAP = "# for a method that nobody runs under torch.vmap, pass vmap=False"
 
@@ -33,6 +35,7 @@ def check_method(
     shapes: Shapes = None,
     dtypes: Sequence[torch.dtype] | None = None,
     kinds: Sequence[str] | None = None,
+    tensors: bool = True,
     mappings: bool = True,
     vmap: bool | None = None,
     compiles: bool = False,
@@ -56,7 +59,8 @@ def check_method(
         dtypes: the dtypes it can take; None for all.
         kinds: which scores to draw, see `scores`; None for all, or for items of several elements for those whose sums
             are exact.
-        mappings: whether it takes mappings by name too.
+        tensors: whether it takes tensors.
+        mappings: whether it takes mappings by name.
         vmap: whether it must run under torch.vmap; None for not, but what it gives there must be right.
         compiles: whether it must run as one compiled graph; this takes seconds.
         examples: how many cases to draw for each law, always the same ones.
@@ -74,8 +78,8 @@ def check_method(
     AssertionError: shrinks: f(s, m) <= m.
     ...
     """
-    given: dict[str, Any] = {"mappings": mappings, "vmap": vmap, "compiles": compiles, "examples": examples}
-    uphold(_refuted(method, exact, ranks, shapes, dtypes, kinds, params, **given))
+    given: dict[str, Any] = {"tensors": tensors, "mappings": mappings, "vmap": vmap, "compiles": compiles}
+    uphold(_refuted(method, exact, ranks, shapes, dtypes, kinds, params, examples=examples, **given))
 
 
 def method_laws(method: Callable[..., Any], **options: Any) -> dict[str, str | None]:
@@ -91,7 +95,7 @@ def method_laws(method: Callable[..., Any], **options: Any) -> dict[str, str | N
     >>> method_laws(l1_unstructured, amount=0.3, examples=5)["shrinks"] is None
     True
     """
-    names = ("exact", "ranks", "shapes", "dtypes", "kinds", "mappings", "vmap", "compiles", "examples")
+    names = ("exact", "ranks", "shapes", "dtypes", "kinds", "tensors", "mappings", "vmap", "compiles", "examples")
     defaults = check_method.__kwdefaults__ or {}
     said = {name: options.pop(name, defaults[name]) for name in names}
     return {name: failure and failure.text for name, failure in _refuted(method, params=options, **said).items()}
@@ -105,6 +109,7 @@ def _refuted(
     dtypes: Sequence[torch.dtype] | None,
     kinds: Sequence[str] | None,
     params: dict[str, Any],
+    tensors: bool,
     mappings: bool,
     vmap: bool | None,
     compiles: bool,
@@ -116,13 +121,15 @@ def _refuted(
     if ranks == "infer":
         ranks = ranking(said.bound, said.number, exact) if exact is not None else None
     promise = said._replace(exact=exact, ranks=ranks, kinds=kinds or (SUMMABLE if _itemized(exact) else KINDS))
-    forms = [promise.drawn(mapping) for mapping in ((False, True) if mappings else (False,))]
-    results = refuted(forms, list(_trials(promise)), examples)
-    if vmap is not False:
+    forms = {False: tensors, True: mappings}
+    results = refuted([promise.drawn(mapping) for mapping in forms if forms[mapping]], list(_trials(promise)), examples)
+    if tensors and vmap is not False:
         law = laws.vmaps if vmap else laws.vmaps_if_at_all
         results |= refuted([promise.batches()], [_vmapped(promise, law)], examples)
     if compiles:
-        results |= refuted([promise.drawn(False)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3))
+        results |= refuted(
+            [promise.drawn(not tensors)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3)
+        )
     return results
 
 
@@ -154,12 +161,12 @@ class _Promise(NamedTuple):
         return partial(self.method, **others) if others else self.method
 
     def drawn(self, mapping: bool) -> SearchStrategy[tuple[Any, ...]]:
-        """Two numbers, of which the first takes no more than the second, scores and a mask."""
+        """A number; two of which the first takes no more than the second; scores and a mask."""
         cases = scored(mapping, self.shapes, dtypes=self.dtypes, kinds=self.kinds)
 
         def numbered(case: tuple[Any, Any]) -> SearchStrategy[tuple[Any, ...]]:
             around = self._around(int(count(identity(*case))))
-            return st.tuples(around, around).map(lambda pair: (*sorted(pair, key=_taken), *case))
+            return st.tuples(around, around).map(lambda pair: (pair[0], *sorted(pair, key=_taken), *case))
 
         return cases.flatmap(numbered)
 
@@ -185,7 +192,13 @@ class _Promise(NamedTuple):
             return True
         if self.exact is not None:
             return laws.possible(self.exact, dict(number), s, m)
-        return not laws.refusal(self.bind(number), s, m)
+        try:
+            self.bind(number)(s, m)
+        except ValueError:
+            return False
+        except Exception:  # for the laws to say
+            return True
+        return True
 
 
 def _taken(number: Mapping[str, Any]) -> float:
@@ -214,17 +227,17 @@ def _trials(p: _Promise) -> Iterator[Trial]:
         yield Trial(laws.refuses_nan, partial(_bound, p))
 
 
-def _bound(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+def _bound(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
     """(f, s, m)."""
-    return (p.bind(large), s, m) if p.possible(large, s, m) else None
+    return (p.bind(number), s, m) if p.possible(number, s, m) else None
 
 
-def _one(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+def _one(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
     """(method, number, s, m)."""
-    return (p.bound, large, s, m) if p.possible(large, s, m) else None
+    return (p.bound, number, s, m) if p.possible(number, s, m) else None
 
 
-def _two(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+def _two(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
     """(method, small, large, s, m)."""
     return (p.bound, small, large, s, m) if p.possible(small, s, m) and p.possible(large, s, m) else None
 
@@ -234,11 +247,11 @@ def _numbered(p: _Promise) -> Iterator[Trial]:
     whole = not is_fraction(p.number[name])
     none, every = ({name: int(x) if whole else x} for x in (0.0, 1.0))
     if name != "keep":
-        yield Trial(laws.nothing_takes_nothing, lambda small, large, s, m: (p.bound, none, s, m))
+        yield Trial(laws.nothing_takes_nothing, lambda number, small, large, s, m: (p.bound, none, s, m))
     if name == "keep":
-        yield Trial(laws.everything_takes_everything, lambda small, large, s, m: (p.bound, none, s, m))
+        yield Trial(laws.everything_takes_everything, lambda number, small, large, s, m: (p.bound, none, s, m))
     elif not whole:
-        yield Trial(laws.everything_takes_everything, lambda small, large, s, m: (p.bound, every, s, m))
+        yield Trial(laws.everything_takes_everything, lambda number, small, large, s, m: (p.bound, every, s, m))
     yield Trial(laws.is_nested, partial(_two, p))
     if name != "amount":
         yield Trial(laws.is_idempotent, partial(_one, p))
@@ -265,10 +278,10 @@ def _counted(p: _Promise) -> Iterator[Trial]:
         yield Trial(laws.refuses_the_impossible, partial(_beyond, p))
 
 
-def _beyond(p: _Promise, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...]:
+def _beyond(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...]:
     """(method, groups, number, s, m), the number above what is alive, or one above."""
     alive = int(count(identity(s, m)))
-    return p.bound, p.exact, {name: alive + 1 + int(x) for name, x in small.items()}, s, m
+    return p.bound, p.exact, {name: alive + 1 + int(x) for name, x in number.items()}, s, m
 
 
 def _vmapped(p: _Promise, law: Callable[..., None]) -> Trial:

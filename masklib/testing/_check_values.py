@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import masklib as ml
+from masklib.testing import _strategies as strategies
 from masklib.testing import laws
 from masklib.testing._coupled import shapes_of
 from masklib.testing._oracle import named
 from masklib.testing._refute import Trial, refuted, uphold
-from masklib.testing._strategies import FLOATS, SUMMABLE, Shape, Shapes, fractions, mappings, masks, scores
+from masklib.testing._strategies import FLOATS, SUMMABLE, Shape, Shapes, fractions, masks, scores
 
 # ---- groups ---------------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,8 @@ def check_score(
     *,
     shapes: Shapes = None,
     dtypes: Sequence[torch.dtype] = FLOATS,
+    tensors: bool = True,
+    mappings: bool = True,
     per_tensor: bool = True,
     examples: int = 100,
 ) -> None:
@@ -103,6 +106,8 @@ def check_score(
         score: the criterion, with whatever else it takes bound.
         shapes: a shape or a strategy of shapes that it can take; None for all from 0-d to 4-d, empty ones included.
         dtypes: the dtypes it can take.
+        tensors: whether it takes tensors.
+        mappings: whether it takes mappings by name.
         per_tensor: whether the scores of a mapping are those of each tensor alone.
         examples: how many cases to draw for each law, always the same ones.
 
@@ -115,17 +120,30 @@ def check_score(
     AssertionError: carries_no_graph: score of parameters that need a gradient is score(p), without a graph.
     ...
     """
-    tensors = scores(shapes, dtypes=dtypes, kinds=("many", "small", "few"))
+    tensor = scores(shapes, dtypes=dtypes, kinds=("many", "small", "few"))
     each = (laws.scores_each_tensor_alone,) if per_tensor else ()
-    trials = [Trial(law, lambda p: (score, p)) for law in (*laws.SCORES, *each)]
-    uphold(refuted([st.tuples(tensors), st.tuples(mappings(tensors))], trials, examples))
+    hints = {laws.scores_what_is_valid: _TAKES, laws.scores_each_tensor_alone: _ALONE}
+    trials = [Trial(law, lambda p: (score, p), hints.get(law, "")) for law in (*laws.SCORES, *each)]
+    forms = {tensor: tensors, strategies.mappings(tensor): mappings}
+    uphold(refuted([st.tuples(form) for form in forms if forms[form]], trials, examples))
+
+
+_TAKES = (
+    "# for a score that takes tensors only, pass mappings=False; mappings only, tensors=False; other shapes, shapes="
+)
+_ALONE = "# for a score that weighs tensors against one another, pass per_tensor=False"
 
 
 # ---- schedules ------------------------------------------------------------------------------------------------------
 
 
 def check_schedule(
-    schedule: Callable[[Any], Any], *, steps: int = 10_000, falls: bool = False, examples: int = 100
+    schedule: Callable[[Any], Any],
+    *,
+    steps: int = 10_000,
+    falls: bool = False,
+    tensors: bool = True,
+    examples: int = 100,
 ) -> None:
     """Check the laws of schedules on a function `schedule(step) -> sparsity`.
 
@@ -133,6 +151,7 @@ def check_schedule(
         schedule: the function.
         steps: steps are drawn from 0 to this one.
         falls: whether the sparsity may fall from one step to a later one.
+        tensors: whether it takes steps as 0-d tensors too, as a compiled loop has them.
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
@@ -145,7 +164,11 @@ def check_schedule(
     ...
     """
     step = st.integers(0, steps) | st.integers(0, min(steps, 20))
-    trials = [Trial(law, lambda t, u: (schedule, t)) for law in laws.SCHEDULES]
+    kept = [law for law in laws.SCHEDULES if tensors or law is not laws.takes_tensor_steps]
+    hints = {laws.takes_tensor_steps: "# for a schedule of Python numbers, pass tensors=False"}
+    trials = [Trial(law, lambda t, u: (schedule, t), hints.get(law, "")) for law in kept]
     if not falls:
-        trials.append(Trial(laws.never_falls, lambda t, u: (schedule, t, u)))
+        trials.append(
+            Trial(laws.never_falls, lambda t, u: (schedule, t, u), "# for one that may fall, pass falls=True")
+        )
     uphold(refuted([st.tuples(step, step).map(lambda pair: tuple(sorted(pair)))], trials, examples))

@@ -30,8 +30,9 @@ def coupled(
     Returns:
         A strategy of triples: groups value, scores, and bool masks by name or None for all True.
 
-    >>> find(coupled(), lambda case: "heads" in repr(case[0]) and len(case[1]) == 2)[0]
-    coupled({'a.weight': heads(count=1), 'w': channels(dim=0)})
+    >>> groups, scores, masks = find(coupled(), lambda case: len(case[1]) == 2)
+    >>> sorted(scores)
+    ['a.weight', 'w']
     """
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=4))
     sets = [draw(st.integers(0, 2)) for _ in names]

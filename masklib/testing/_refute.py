@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -174,6 +175,7 @@ def pasted(law: Law, values: tuple[Any, ...]) -> str:
     lines = [f"{name} = {literal(value)}" for name, value in given.items()]
     if law.__module__.startswith("masklib.testing.laws"):
         lines.append(f"laws.{law.__name__}({', '.join(given)})")
+    lines += {f"# {_NAMELESS} is {_origin(f)}": None for f in map(_innermost, given.values()) if _nameless(f)}
     return "\n".join([*_imports("\n".join(lines)), *lines])
 
 
@@ -208,7 +210,26 @@ def _function(value: Any) -> str:
         options = (f"{name}={literal(v)}" for name, v in value.keywords.items())
         return f"partial({', '.join(chain([literal(value.func)], map(literal, value.args), options))})"
     name = getattr(value, "__name__", "")
-    return name if name.isidentifier() else repr(value)
+    return _NAMELESS if _nameless(value) else name if name.isidentifier() else repr(value)
+
+
+_NAMELESS = "yours"  # a lambda, or an instance without a repr of its own
+
+
+def _nameless(value: Any) -> bool:
+    name = getattr(value, "__name__", "")
+    return callable(value) and not name.isidentifier() and repr(value).startswith("<")
+
+
+def _innermost(value: Any) -> Any:
+    return _innermost(value.func) if isinstance(value, partial) else value
+
+
+def _origin(value: Any) -> str:
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return f"the {type(value).__qualname__}"
+    return f"the lambda of {Path(code.co_filename).name}, line {code.co_firstlineno}"
 
 
 def _groups(value: Any) -> str:

@@ -135,9 +135,9 @@ def is_a_function_of_the_step(schedule: Schedule, t: int) -> None:
 def takes_tensor_steps(schedule: Schedule, t: int) -> None:
     """schedule(tensor(t)) = schedule(t), as a 0-d float64 tensor, up to rounding."""
     got = schedule(torch.tensor(t))
-    assert isinstance(got, Tensor)
-    assert (got.dtype, got.shape) == (torch.float64, ())
-    assert abs(got.item() - float(schedule(t))) <= 1e-12
+    assert isinstance(got, Tensor), f"it gave {got!r}"
+    assert (got.dtype, got.shape) == (torch.float64, ()), f"it gave {got!r}"
+    assert abs(got.item() - float(schedule(t))) <= 1e-12, f"it gave {got!r}, and {schedule(t)!r} for the Python number"
 
 
 def never_falls(schedule: Schedule, t: int, u: int) -> None:
