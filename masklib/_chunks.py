@@ -36,7 +36,7 @@ def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
     """The least dtype numpy compares natively that holds all of the given ones exactly."""
     floating = {d for d in dtypes if d.is_floating_point}
     if not floating:
-        return dtypes.pop() if len(dtypes) == 1 else torch.int64
+        return dtypes.pop() if len(dtypes) == 1 else torch.uint64 if torch.uint64 in dtypes else torch.int64
     single = {torch.float16, torch.bfloat16, torch.float32} >= dtypes
     return torch.float32 if single else torch.float64
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from masklib import _engine
-from masklib._order import comparable_dtype, sortable
+from masklib._order import sortable_together
 
 
 def kill_lowest(
@@ -43,16 +43,13 @@ class _Pool:
     """The tensors of one pool, read in one order of one dtype."""
 
     def __init__(self, scores: Sequence[Tensor], alive: Sequence[Tensor | None], by_magnitude: bool) -> None:
-        self.scores, self.alive, self.by_magnitude = scores, alive, by_magnitude
+        self.scores, self.alive = scores, alive
         self.elements = sum(s.numel() for s in scores)
-        self.dtype = comparable_dtype(scores, by_magnitude)
+        self.read = sortable_together(scores, by_magnitude)
+        self.dtype = self.read(scores[0].new_empty(0)).dtype
         floating, info = self.dtype.is_floating_point, torch.finfo if self.dtype.is_floating_point else torch.iinfo
         ends = (-math.inf, math.inf) if floating else (info(self.dtype).min, info(self.dtype).max)
         self.lowest, self.highest = (scores[0].new_tensor(end, dtype=self.dtype) for end in ends)
-
-    def read(self, values: Tensor) -> Tensor:
-        """Scores as values of the one order."""
-        return sortable(values, self.by_magnitude).to(self.dtype)
 
     def sample(self, stride: int) -> Tensor:
         """Some values, sorted; the dead count as highest."""

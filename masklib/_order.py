@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,24 +24,27 @@ def magnitude(tensor: Tensor) -> Tensor:
     return tensor.abs() if tensor.is_floating_point() or tensor.is_complex() else tensor.clone()
 
 
-def comparable(scores: Sequence[Tensor], by_magnitude: bool = False) -> list[Tensor]:
+def comparable(scores: Sequence[Tensor]) -> list[Tensor]:
     """The scores in one dtype that sorts as they do: -0.0 as 0.0, unsigned integers as signed ones."""
-    dtype = comparable_dtype(scores, by_magnitude)
-    return [sortable(s, by_magnitude).to(dtype) for s in scores]
+    convert = sortable_together(scores, by_magnitude=False)
+    return [convert(s) for s in scores]
 
 
-def comparable_dtype(scores: Iterable[Tensor], by_magnitude: bool) -> torch.dtype:
-    """The dtype that all of them have in one order."""
-    return _common_dtype({sortable(s.new_empty(0), by_magnitude).dtype for s in scores})
+def sortable_together(scores: Sequence[Tensor], by_magnitude: bool) -> Callable[[Tensor], Tensor]:
+    """What makes of any of the scores, or of a part of one, values in one dtype that torch sorts as all of them."""
+    dtypes = {s.dtype for s in scores}
+    wide = torch.uint64 in dtypes or (by_magnitude and torch.int64 in dtypes)
+    dtype = _common_dtype({sortable(s.new_empty(0), by_magnitude, wide).dtype for s in scores})
+    return lambda tensor: sortable(tensor, by_magnitude, wide).to(dtype)
 
 
-def sortable(tensor: Tensor, by_magnitude: bool) -> Tensor:
-    """Values, or magnitudes, in a dtype that torch sorts."""
+def sortable(tensor: Tensor, by_magnitude: bool, wide: bool = False) -> Tensor:
+    """Values, or magnitudes, in a dtype that torch sorts; `wide` if they are to sort beside uint64."""
     values = magnitude(tensor) if by_magnitude else tensor
     if values.is_floating_point():
         return values + 0.0
-    if values.dtype == torch.uint64:
-        return values.view(torch.int64) ^ torch.iinfo(torch.int64).min
+    if wide or values.dtype == torch.uint64:
+        return (values.view if values.dtype == torch.uint64 else values.to)(torch.int64) ^ torch.iinfo(torch.int64).min
     return values.to(_WIDER.get(values.dtype, values.dtype))
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import masklib as ml
@@ -89,6 +89,8 @@ def test_they_add_up_to_what_was_asked_for(budget, shapes, sparsity):
 
 @over_budgets
 @given(SHAPES, st.floats(0, 1), st.integers(0, 3))
+@example([(5, 3), (50, 10), (300, 1)], 0.5, 10)  # bounds on both sides
+@example([(), (3, 4), (6,)], 0.5, 0)
 def test_they_are_proportional_between_bounds(budget, shapes, sparsity, least):
     """The same densities as by bisection of clip(e * raw, low, 1)."""
     params = shaped(*shapes)

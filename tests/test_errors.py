@@ -196,6 +196,8 @@ BAD = [
     ),
     (TypeError, "`params` must be floating, got torch.int64", lambda: ml.scores.saliency(S.long(), S)),
     (TypeError, "`key` must be an int", lambda: ml.random_unstructured(S, key=0.5, amount=1)),
+    (ValueError, "`key` must fit in 64 bits", lambda: ml.random_unstructured(S, key=2**64, amount=1)),
+    (ValueError, "`key` must fit in 64 bits", lambda: ml.random_unstructured(S, key=-(2**63) - 1, amount=1)),
     (TypeError, "`key` must be an int", lambda: ml.random_unstructured(S, key=True, amount=1)),
     (TypeError, "`key` must be an int or a 0-d int64 tensor", lambda: ml.scores.random(S, key=torch.tensor([1]))),
     (ValueError, "`key` must fit in 64 bits", lambda: ml.scores.random(S, key=2**64)),

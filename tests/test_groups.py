@@ -235,5 +235,8 @@ def test_labels_are_plain_data():
     assert hash(a) == hash(b)
     assert a != ml.labels(torch.tensor([0, 1, 1]))
     assert a != ml.labels(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
+    named = {"w": torch.tensor([0, 1])}
+    assert ml.labels(named) != ml.labels(named | {"b": torch.tensor([0])})
+    assert ml.labels(named | {"b": torch.tensor([0])}) != ml.labels(named)
     assert pickle.loads(pickle.dumps(a)) == a
     assert repr(a) == "labels(items=tensor([0, 0, 1]), pools=None)"

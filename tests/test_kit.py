@@ -10,10 +10,12 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import Phase, given, settings
 from torch import Tensor
 
 import masklib as ml
-from masklib.testing import _refute, check_method, laws, shapes
+from masklib.testing import _refute, check_method, laws, scored, scores, shapes
+from masklib.testing._strategies import palette
 
 MUTANTS: dict[str, tuple[object, str]] = {}
 
@@ -162,7 +164,7 @@ class SparsityOfTheAliveUnseen(SparsityOfTheAlive):
     """The same, of which no exact count is promised."""
 
 
-@breaks("keeps_fewer_after_more", exact=None, ranks=None, amount=None, keep=3)
+@breaks("keeps_fewer_after_more", ranks=None, amount=None, keep=3)
 class KeepsMoreTheSecondTime(Plain):
     """It keeps one more of those that are not alone from the start."""
 
@@ -397,6 +399,44 @@ class ChangesItsMind(Plain):
         return super().doomed(values if self.calls % 2 else -values, places, die)
 
 
+@breaks("touches_no_generator")
+class SeedsTheGenerator(Plain):
+    """As many do before they draw."""
+
+    def doomed(self, values, places, die):
+        torch.manual_seed(0)
+        return super().doomed(values, places, die)
+
+
+@breaks("remembers_nothing", ranks=None, dtypes=[torch.float32], mappings=False, vmap=False)
+class RanksFromTheLastMean(Plain):
+    """Up or down, as the mean of the last call was."""
+
+    mean = 0.0
+
+    def doomed(self, values, places, die):
+        sign, self.mean = 1 if self.mean > 0 else -1, values.clamp(-9, 9).sum()
+        return super().doomed(sign * values, places, die)
+
+
+@breaks("refuses_nan")
+class LooksForNanAtTheFirst(Plain):
+    def refuse_nan(self, values, live):
+        super().refuse_nan(values[live][:1], slice(None))
+
+
+@breaks("is_exact")
+class RoundsUp(Plain):
+    def die(self, alive, items, amount, *_):
+        return math.ceil(amount * alive)
+
+
+@breaks("changes_no_input", amount=1, exact=None, ranks=None, mappings=False, dtypes=[torch.float32])
+class MakesMagnitudesOfItsInput(Plain):
+    def comparable(self, scores):
+        return super().comparable({n: t.detach().abs_() if t.is_contiguous() else t for n, t in scores.items()})
+
+
 # ---- its form -------------------------------------------------------------------------------------------------------
 
 
@@ -532,3 +572,75 @@ def test_compiled_methods():
     check_method(ml.l1_unstructured, amount=0.3, compiles=True, examples=2)
     with pytest.raises(AssertionError, match=r"^compiles: compile\(f, fullgraph=True\) = f\."):
         check_method(Plain(), amount=0.3, compiles=True, examples=2)
+
+
+def test_what_cannot_be_checked_is_refused():
+    wrong = {
+        "`method` must be callable, got 3": lambda: check_method(3),
+        "`amount` must be a number, got 'x'": lambda: check_method(ml.l1_unstructured, amount="x"),
+        "`amount` must be a share": lambda: check_method(ml.l1_unstructured, amount=-1),
+        "one of amount, keep is varied at a time": lambda: check_method(ml.compute_mask, amount=0.3, keep=2),
+        "`exact` must be a groups value": lambda: check_method(ml.l1_unstructured, amount=0.3, exact=ml.rows),
+        "`ranks` must be callable, got 'abs'": lambda: check_method(ml.l1_unstructured, amount=0.3, ranks="abs"),
+        "`kinds` must be a sequence of": lambda: check_method(ml.l1_unstructured, amount=0.3, kinds=["sparse"]),
+        "`dtypes` must be a sequence of": lambda: check_method(ml.l1_unstructured, amount=0.3, dtypes=torch.float32),
+        "`examples` must be an int from 1 on": lambda: check_method(ml.l1_unstructured, amount=0.3, examples=0),
+        "`tensors` and `mappings` cannot both": lambda: check_method(ml.identity, tensors=False, mappings=False),
+    }
+    for message, call in wrong.items():
+        with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}"):
+            call()
+
+
+def test_methods_of_mappings_alone():
+    def pooled(scores, default_mask, *, amount):
+        return ml.l1_unstructured(dict(scores.items()), default_mask, amount=amount)
+
+    check_method(pooled, amount=0.3, tensors=False, examples=30)
+    with pytest.raises(AssertionError, match=r"takes_what_is_valid(.|\n)*tensors=False"):
+        check_method(pooled, amount=0.3, examples=30)
+
+
+def test_a_method_that_weighs_tensors_is_not_held_to_magnitudes():
+    def normalized(scores, default_mask, *, amount):
+        shares = {n: t.detach().double().abs() / max(t.numel(), 1) for n, t in scores.items()}
+        return ml.compute_mask(shares, default_mask, amount=amount)
+
+    check_method(normalized, amount=0.3, tensors=False, examples=30)
+
+
+def test_what_is_raised_is_a_broken_law_also_where_no_counts_are_promised():
+    def fails(scores, default_mask, *, keep):
+        raise RuntimeError("never")
+
+    with pytest.raises(AssertionError, match=r"^takes_what_is_valid(.|\n)*# raised RuntimeError: never"):
+        check_method(fails, keep=2, examples=5)
+
+
+def test_a_lambda_is_called_yours():
+    with pytest.raises(
+        AssertionError, match=r"f = partial\(yours, amount=0.\d+\)(.|\n)*# yours is the lambda of test_kit"
+    ):
+        check_method(lambda s, m, amount: ml.l1_unstructured(s, None, amount=amount), amount=0.3, examples=30)
+
+
+def test_what_is_drawn_can_tell_methods_apart():
+    """Most masks are neither full nor empty, and most scores unequal, however shapes vary."""
+    drawn = []
+
+    @settings(max_examples=300, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @given(scored(mapping=False))
+    def draw(case):
+        drawn.append(case)
+
+    draw()
+    large = [(s, m) for s, m in drawn if s.numel() > 3]
+    assert len(large) > 0.6 * len(drawn)
+    assert sum(bool((s != s.reshape(-1)[0]).any()) for s, _ in large) > 0.6 * len(large)
+    assert sum(m is not None and bool(m.any()) and not m.all() for _, m in large) > 0.3 * len(large)
+
+
+@given(scores((), dtypes=[torch.float32], kinds=["few"]))
+def test_what_is_drawn_may_be_written_to(s):
+    s.fill_(99)
+    assert 99 not in palette(torch.float32, "few")

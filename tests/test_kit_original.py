@@ -78,7 +78,7 @@ def test_the_page_has_every_law_with_its_equation_and_a_test():
     for section in (
         "Methods",
         "Histories, mappings and transforms",
-        "Groups",
+        "Numbers and groups",
         "Mask algebra",
         "Scores",
         "Schedules",

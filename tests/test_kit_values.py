@@ -211,3 +211,31 @@ def test_wrong_schedules_are_caught(law):
 
 def test_a_schedule_may_fall_if_said():
     check_schedule(ml.schedules.cosine(0.0, initial=0.3, stop=50), falls=True)
+
+
+def test_no_step_beyond_the_last_is_asked_for():
+    table = [0.0, 0.1, 0.2, 0.5]
+    check_schedule(lambda step: table[step], steps=3, tensors=False)
+
+
+def test_a_fall_in_the_middle_is_caught():
+    with pytest.raises(AssertionError, match=r"^never_falls: "):
+        check_schedule(lambda step: min(0.9, step / 100) if step < 5000 else 0.8, tensors=False)
+
+
+@pytest.mark.parametrize(
+    "groups", [ml.channels(0, p=-1), ml.channels(0, mean=True), ml.blocks((2, 2), p=0.5)], ids=repr
+)
+def test_norms_of_every_order(groups):
+    def plain(s, m=None, *, groups, **number):
+        return ml.compute_mask(s, m, groups=type(groups)(*groups[:1]), **number)
+
+    check_groups(groups, examples=30)
+    with pytest.raises(AssertionError, match=r"^takes_the_lowest: "):
+        check_groups(groups, method=plain)
+
+
+@pytest.mark.parametrize("check", [check_groups, check_score, check_schedule])
+def test_what_cannot_be_checked_is_refused(check):
+    with pytest.raises(TypeError, match="got 3: "):
+        check(3)

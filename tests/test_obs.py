@@ -91,6 +91,12 @@ def test_dead_features_go_first_and_do_no_harm():
     torch.testing.assert_close(got[mask], weight[mask])
 
 
+def test_hessians_of_other_inputs_do_not_add_up():
+    state = ml.scores.add_hessian(None, torch.ones(2, 3))
+    with pytest.raises(ValueError, match="`state`"):
+        ml.scores.add_hessian(state, torch.ones(2, 4))
+
+
 def test_the_hessian_adds_up():
     _, x, h = problem()
     state = None

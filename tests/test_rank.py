@@ -251,3 +251,20 @@ def test_sums_of_unsigned_64_bit_items():
     s = torch.tensor([[1, 2], [2, 2], [1, 1]], dtype=torch.int64).to(torch.uint64)
     for groups in (ml.labels(torch.tensor([[0, 0], [1, 1], [2, 2]])), ml.channels(0)):
         assert ml.compute_mask(s, keep=1, groups=groups).tolist() == [[False] * 2, [True] * 2, [False] * 2]
+
+
+@pytest.mark.parametrize("by_magnitude", [False, True])
+def test_integers_of_64_bits_beside_narrower_ones(by_magnitude):
+    """Unsigned ones of all widths, or the magnitudes of signed ones, in one order."""
+    dtypes = [torch.uint64, torch.uint32, torch.uint8] if not by_magnitude else [torch.int64, torch.int32, torch.int8]
+    ends = [torch.iinfo(d).min if by_magnitude else torch.iinfo(d).max for d in dtypes]
+    s = {n: torch.tensor([end, 1, 7], dtype=d) for n, end, d in zip("abc", ends, dtypes)}
+    for amount in range(10):
+        expected = oracle.compute_mask(s, None, ml.elements(), magnitude=by_magnitude, amount=amount)
+        got = (ml.l1_unstructured if by_magnitude else ml.compute_mask)(s, amount=amount)
+        elsewhere = dict(zip(s, on_device(list(s.values()), [None] * 3, amount, by_magnitude)))
+        for name, mask in expected.items():
+            assert torch.equal(got[name], mask)
+            assert torch.equal(elsewhere[name], mask)
+    if by_magnitude:
+        assert ml.compute_mask(ml.scores.magnitude(s), amount=8)["a"].tolist() == [True, False, False]

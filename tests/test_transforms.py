@@ -277,3 +277,9 @@ def test_vmap_over_an_empty_batch():
     for f in (partial(ml.l1_unstructured, amount=0.5), partial(ml.compute_mask, keep=1, groups=ml.channels(0))):
         assert {n: m.shape for n, m in vmap(f)(s).items()} == {n: t.shape for n, t in s.items()}
     assert vmap(lambda key: ml.random_unstructured(S, key=key, amount=1))(torch.zeros(0).long()).shape == (0, 4, 6)
+
+
+def test_vmap_over_a_batch_of_one():
+    s = {"w": torch.tensor([[3.0, -1.0, 2.0]]), "b": torch.tensor([[-0.5]])}
+    got = torch.vmap(partial(ml.l1_unstructured, amount=2))(s)
+    assert {n: m.tolist() for n, m in got.items()} == {"w": [[True, False, True]], "b": [[False]]}

@@ -17,6 +17,7 @@ import masklib as ml
 
 from . import _adapter_masks as masks
 from . import _adapter_state as state
+from ._refute import need_asserts
 from ._subject import Case, Subject, cases
 
 Law = Callable[[Subject], None]
@@ -43,6 +44,8 @@ LAWS: tuple[Law, ...] = (
     masks.masks_are_the_modules_own,
     masks.compute_mask_returns_its_own,
     masks.the_mask_is_the_fold_of_the_history,
+    masks.a_global_call_is_one_pool,
+    masks.chance_alone_decides_at_random,
     masks.layouts_make_no_difference,
     state.a_tied_weight_counts_once,
     state.functional_call_leaves_nothing_behind,
@@ -96,6 +99,7 @@ def what_breaks(law: Law, prune_module: Any, *, examples: int = 50) -> str | Non
     Returns:
         None if it holds, or the shortest sequence of calls found that breaks it.
     """
+    need_asserts()
     try:
         _search(law, prune_module, examples)
     except AssertionError as error:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import masklib as ml
 
-from ._subject import STRUCTURED, UNSTRUCTURED, Call, Made, Subject, checkered, dying, fill
+from ._subject import STRUCTURED, UNSTRUCTURED, Call, Made, Subject, alive, checkered, dying, fill
+from .laws._compare import touches_generators
 
 # ---- ranking and reading ---------------------------------------------------------------------------------------------
 
@@ -189,6 +190,44 @@ def the_mask_is_the_fold_of_the_history(s: Subject) -> None:
         if hasattr(hook, "history"):
             assert len(hook.history()) == len(s.case.calls)
             assert torch.equal(ml.fold(hook.history(), s.parameter.detach()), s.mask)
+
+
+def a_global_call_is_one_pool(s: Subject) -> None:
+    """global_unstructured over two weights = l1_unstructured of the core over both: the lowest of the two together."""
+    other = s.fresh()
+    count = s.parameter.numel()
+    fill(s.parameter, 2 * torch.arange(count) - 2 * count)  # no ties
+    fill(getattr(other, s.name), 2 * torch.arange(count) + count // 2 * 2 + 1)
+    weights = {"0": s.parameter.detach().clone(), "1": getattr(other, s.name).detach().clone()}
+    steps = []
+    for amount in (0.5, 1):
+        steps.append(partial(ml.l1_unstructured, amount=amount))
+        pairs = [(s.module, s.name), (other, s.name)]
+        text = f"global_unstructured([m and another m, {s.name!r}], pruning_method=L1Unstructured, amount={amount})"
+        call = partial(s.prune.global_unstructured, pairs, pruning_method=s.prune.L1Unstructured, amount=amount)
+        s.do(text, call)
+        expected = ml.fold(steps, weights)
+        assert torch.equal(s.mask, expected["0"])
+        assert torch.equal(alive(other, s.name), expected["1"])
+
+
+def chance_alone_decides_at_random(s: Subject) -> None:
+    """A random call takes the same entries whatever w is, if the generator is the same; no other call moves it."""
+    for call in s.case.calls:
+        if call.noisy:
+            assert torch.equal(_seeded(s, call, 1), _seeded(s, call, -1))
+        else:
+            assert not touches_generators(partial(s.call, call))
+
+
+def _seeded(s: Subject, call: Call, step: int) -> Tensor:
+    """The mask after one call on a new module, whose weights rise or fall."""
+    s.again()
+    values = torch.arange(s.parameter.numel()).mul(step) % (s.parameter.numel() + 1)
+    s.do(f"m's parameter {'rises' if step > 0 else 'falls'}", lambda: fill(s.parameter, values))
+    torch.default_generator.manual_seed(s.case.seed)
+    s.call(call)
+    return s.mask
 
 
 def layouts_make_no_difference(s: Subject) -> None:

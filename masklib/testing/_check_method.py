@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from masklib.algebra import count
 from masklib.groups import Groups
 from masklib.methods import identity
+from masklib.testing import _options as options
 from masklib.testing import laws
 from masklib.testing._infer import exact_groups, ranking
 from masklib.testing._oracle import is_fraction
@@ -21,9 +23,11 @@ from masklib.testing._strategies import DTYPES, KINDS, SUMMABLE, Shapes, fractio
 
 _NUMBERS = ("amount", "keep", "sparsity")
 _VALID = (
-    "# for a method that takes tensors only, pass mappings=False; mappings only, tensors=False; other shapes, shapes="
+    "# for a method that takes tensors only, pass mappings=False; mappings only, tensors=False; "
+    "else what it takes as shapes=, dtypes= or kinds="
 )
 _EXACT = "# for a method that promises no exact counts of single elements, pass exact=None, or its groups"
+_RANKS = "# for a method that does not take the lowest of the scores or magnitudes, pass ranks=None"
 _VMAP = "# for a method that nobody runs under torch.vmap, pass vmap=False"
 
 
@@ -49,8 +53,9 @@ def check_method(
 
     Args:
         method: the method; it takes scores and a mask or None by position, and `params` by name.
-        exact: the groups in which it promises exact counts; None for no promise. "infer" takes `groups` from the
-            params, or else `elements()` if as many elements die as asked for in a few tensors without ties.
+        exact: the groups in which it promises exact counts; None for no promise, which drops the laws of
+            counts. "infer" takes `groups` from the params, or else `elements()` if as many elements die as asked for
+            in a few tensors without ties.
         ranks: what it ranks of a score, a function of one Python number, if the lowest are to die and the lower index
             among equals: `abs` for magnitudes, `operator.pos` for the scores themselves; None for no promise. "infer"
             takes that of the two which explains who dies in a few tensors without ties, if any. It needs `exact`.
@@ -67,6 +72,7 @@ def check_method(
         params: what to pass on to the method.
 
     Raises:
+        TypeError, ValueError: if an argument is not as above.
         AssertionError: if laws are broken; for each a paragraph, whose first line names the law and whose rest is the
             smallest counterexample found, as code that can be run.
 
@@ -115,7 +121,17 @@ def _refuted(
     compiles: bool,
     examples: int,
 ) -> dict[str, Failure | None]:
-    said = _Promise(method, None, None, shapes, dtypes, kinds or KINDS, params)
+    options.is_callable("method", method, "check_method(ml.l1_unstructured, amount=0.3)")
+    options.is_positive("examples", examples)
+    options.are_forms(tensors, mappings)
+    options.are_dtypes(dtypes)
+    options.are_kinds(kinds)
+    if exact != "infer" and exact is not None:
+        options.is_groups("exact", exact)
+    if ranks != "infer" and ranks is not None:
+        options.is_callable("ranks", ranks, "ranks=abs")
+    said = _Promise(method, None, None, shapes, dtypes, kinds or KINDS, params, exact is not None)
+    options.are_numbers(said.number)
     if exact == "infer":
         exact = params.get("groups") or exact_groups(said.bound, said.number)
     if ranks == "infer":
@@ -127,9 +143,8 @@ def _refuted(
         law = laws.vmaps if vmap else laws.vmaps_if_at_all
         results |= refuted([promise.batches()], [_vmapped(promise, law)], examples)
     if compiles:
-        results |= refuted(
-            [promise.drawn(not tensors)], [Trial(laws.compiles, partial(_bound, promise))], min(examples, 3)
-        )
+        trial = Trial(laws.compiles, partial(_bound, promise))
+        results |= refuted([promise.drawn(not tensors)], [trial], min(examples, 3))
     return results
 
 
@@ -147,6 +162,7 @@ class _Promise(NamedTuple):
     dtypes: Sequence[torch.dtype] | None
     kinds: Sequence[str]
     params: dict[str, Any]
+    counts: bool
 
     @property
     def number(self) -> dict[str, Any]:
@@ -193,7 +209,7 @@ class _Promise(NamedTuple):
         if self.exact is not None:
             return laws.possible(self.exact, dict(number), s, m)
         try:
-            self.bind(number)(s, m)
+            self.bind(number)(*copy.deepcopy((s, m)))
         except ValueError:
             return False
         except Exception:  # for the laws to say
@@ -224,7 +240,7 @@ def _trials(p: _Promise) -> Iterator[Trial]:
     if p.exact is not None and p.number:
         yield from _counted(p)
     if p.ranks is not None:
-        yield Trial(laws.refuses_nan, partial(_bound, p))
+        yield Trial(laws.refuses_nan, partial(_bound, p), _RANKS)
 
 
 def _bound(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
@@ -248,14 +264,16 @@ def _numbered(p: _Promise) -> Iterator[Trial]:
     none, every = ({name: int(x) if whole else x} for x in (0.0, 1.0))
     if name != "keep":
         yield Trial(laws.nothing_takes_nothing, lambda number, small, large, s, m: (p.bound, none, s, m))
-    if name == "keep":
-        yield Trial(laws.everything_takes_everything, lambda number, small, large, s, m: (p.bound, none, s, m))
-    elif not whole:
-        yield Trial(laws.everything_takes_everything, lambda number, small, large, s, m: (p.bound, every, s, m))
+    if p.counts and (name == "keep" or not whole):
+        all_of_it = none if name == "keep" else every
+        yield Trial(
+            laws.everything_takes_everything, lambda number, small, large, s, m: (p.bound, all_of_it, s, m), _EXACT
+        )
     yield Trial(laws.is_nested, partial(_two, p))
     if name != "amount":
         yield Trial(laws.is_idempotent, partial(_one, p))
-        yield Trial(laws.keeps_fewer_after_more, partial(_two, p))
+        if p.counts:
+            yield Trial(laws.keeps_fewer_after_more, partial(_two, p), _EXACT)
 
 
 def _counted(p: _Promise) -> Iterator[Trial]:
@@ -272,10 +290,10 @@ def _counted(p: _Promise) -> Iterator[Trial]:
     yield Trial(laws.is_exact, grouped, _EXACT)
     yield Trial(laws.takes_items_whole, grouped)
     if p.ranks is not None:
-        yield Trial(laws.takes_the_lowest, ranked)
-        yield Trial(laws.takes_the_lower_index_of_equals, ranked)
+        yield Trial(laws.takes_the_lowest, ranked, _RANKS)
+        yield Trial(laws.takes_the_lower_index_of_equals, ranked, _RANKS)
     if not all(is_fraction(x) for x in p.number.values()):
-        yield Trial(laws.refuses_the_impossible, partial(_beyond, p))
+        yield Trial(laws.refuses_the_impossible, partial(_beyond, p), _EXACT)
 
 
 def _beyond(p: _Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import masklib as ml
+from masklib.testing import _options as options
 from masklib.testing import _strategies as strategies
 from masklib.testing import laws
 from masklib.testing._coupled import shapes_of
@@ -35,17 +36,20 @@ def check_groups(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
+        TypeError, ValueError: if an argument is not as above.
         AssertionError: if laws are broken; see `check_method`.
 
     >>> check_groups(windows(4), examples=5)
     >>> check_groups(coupled({"fc1.bias": channels(0), "fc2.weight": channels(1)}, p=2), examples=5)
     """
+    options.is_groups("groups", groups)
+    options.is_callable("method", method, "method=ml.compute_mask")
+    options.is_positive("examples", examples)
     bound = partial(method, groups=groups)
     trials = [Trial(laws.is_plain_data, lambda *_: (groups,))]
     trials += [Trial(law, lambda *case: (bound, groups, *case)) for law in (laws.is_exact, laws.takes_items_whole)]
-    if (getattr(groups, "p", None) or 1) > 0:  # the oracle divides by zero scores
-        ranked = (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals)
-        trials += [Trial(law, lambda *case: (bound, groups, operator.pos, *case)) for law in ranked]
+    ranked = (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals)
+    trials += [Trial(law, lambda *case: (bound, groups, operator.pos, *case)) for law in ranked]
     if getattr(groups, "p", None) is None and not getattr(groups, "mean", False):
         trials.append(Trial(laws.is_the_labels_form, lambda *case: (groups, *case, method)))
     uphold(refuted([st.tuples(_shares(), _fitting(groups, shapes)).map(lambda x: (x[0], *x[1]))], trials, examples))
@@ -66,7 +70,7 @@ def _fitting(draw: DrawFn, groups: Any, shapes: Any) -> tuple[Any, Any]:
         like, of = (shape, shape) if hasattr(groups, "sets") else (torch.empty(0), {"": shape})
     s = {n: draw(scores(shape, dtypes=FLOATS, kinds=SUMMABLE)) for n, shape in of.items()}
     m = {n: draw(masks(shape)) for n, shape in of.items()}
-    return laws.like(like, s), laws.like(like, m) if draw(st.booleans()) else None
+    return laws.like(like, s), laws.like(like, m) if draw(st.sampled_from([False, True, True, True])) else None
 
 
 @st.composite
@@ -75,7 +79,7 @@ def _fit(draw: DrawFn, groups: Any) -> Shape:
     tile = getattr(groups, "shape", ())
     dim = getattr(groups, "dim", 0)
     least = max(len(tile), dim + 1 if dim >= 0 else -dim)
-    sides = draw(st.lists(st.sampled_from([2, 3, 1, 4, 0]), min_size=max(least, 1), max_size=max(least, 2)))
+    sides = list(draw(strategies.shapes(max(least, 1), max(least, 3), max_side=4)))
     for i, length in enumerate(tile, len(sides) - len(tile)):
         sides[i] *= length
     if hasattr(groups, "of"):
@@ -112,6 +116,7 @@ def check_score(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
+        TypeError, ValueError: if an argument is not as above.
         AssertionError: if laws are broken; see `check_method`.
 
     >>> check_score(masklib.scores.magnitude, examples=5)
@@ -120,6 +125,10 @@ def check_score(
     AssertionError: carries_no_graph: score of parameters that need a gradient is score(p), without a graph.
     ...
     """
+    options.is_callable("score", score, "check_score(ml.scores.magnitude)")
+    options.is_positive("examples", examples)
+    options.are_forms(tensors, mappings)
+    options.are_dtypes(dtypes)
     tensor = scores(shapes, dtypes=dtypes, kinds=("many", "small", "few"))
     each = (laws.scores_each_tensor_alone,) if per_tensor else ()
     hints = {laws.scores_what_is_valid: _TAKES, laws.scores_each_tensor_alone: _ALONE}
@@ -129,7 +138,8 @@ def check_score(
 
 
 _TAKES = (
-    "# for a score that takes tensors only, pass mappings=False; mappings only, tensors=False; other shapes, shapes="
+    "# for a score that takes tensors only, pass mappings=False; mappings only, tensors=False; "
+    "else what it takes as shapes= or dtypes="
 )
 _ALONE = "# for a score that weighs tensors against one another, pass per_tensor=False"
 
@@ -155,6 +165,7 @@ def check_schedule(
         examples: how many cases to draw for each law, always the same ones.
 
     Raises:
+        TypeError, ValueError: if an argument is not as above.
         AssertionError: if laws are broken; see `check_method`.
 
     >>> check_schedule(schedules.cubic(0.9, stop=1000, every=100))
@@ -163,12 +174,16 @@ def check_schedule(
     AssertionError: is_a_sparsity: 0 <= schedule(t) <= 1.
     ...
     """
-    step = st.integers(0, steps) | st.integers(0, min(steps, 20))
+    step = (
+        st.sampled_from([steps * i // 64 for i in range(65)]) | st.integers(0, steps) | st.integers(0, min(steps, 20))
+    )
+    options.is_callable("schedule", schedule, "check_schedule(ml.schedules.linear(0.9, stop=100))")
+    options.is_positive("steps", steps)
+    options.is_positive("examples", examples)
     kept = [law for law in laws.SCHEDULES if tensors or law is not laws.takes_tensor_steps]
-    hints = {laws.takes_tensor_steps: "# for a schedule of Python numbers, pass tensors=False"}
+    hints: dict[Any, str] = {laws.takes_tensor_steps: "# for a schedule of Python numbers, pass tensors=False"}
     trials = [Trial(law, lambda t, u: (schedule, t), hints.get(law, "")) for law in kept]
     if not falls:
-        trials.append(
-            Trial(laws.never_falls, lambda t, u: (schedule, t, u), "# for one that may fall, pass falls=True")
-        )
+        hint = "# for a schedule that may fall, pass falls=True"
+        trials.append(Trial(laws.never_falls, lambda t, u: (schedule, t, u), hint))
     uphold(refuted([st.tuples(step, step).map(lambda pair: tuple(sorted(pair)))], trials, examples))

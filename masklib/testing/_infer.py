@@ -48,10 +48,13 @@ def _tried(method: Method, number: Mapping[str, Any]) -> Iterator[tuple[Any, Any
 
 
 def _probes() -> tuple[Any, ...]:
-    """Scores of both signs and distinct magnitudes; 0.3 of them is not 0.3 of their rows, nor of each tensor."""
+    """Scores of both signs and distinct magnitudes, where right and wrong rounding agree.
+
+    0.3 of them is a whole number, but not 0.3 of their rows, nor of each tensor; one tensor is small.
+    """
     g = torch.Generator().manual_seed(0)
-    a, b, c, d = (_distinct(size, g) for size in (24, 7, 9, 9))
-    return a.view(4, 6), b, {"b": c.view(3, 3), "a": d + 0.25}
+    a, b, c, d = (_distinct(size, g) for size in (20, 10, 25, 5))
+    return a.view(4, 5), b, {"b": c.view(5, 5), "a": d + 0.5}
 
 
 def _distinct(size: int, generator: torch.Generator) -> torch.Tensor:

@@ -136,6 +136,8 @@ def reduction(p: float | None = None, mean: bool = False) -> Callable[[list[Any]
             return values[0] if len(values) == 1 else math.fsum(values) / count
         if math.isinf(p):
             return (max if p > 0 else min)(map(abs, values))
+        if p < 0 and not all(values):
+            return 0.0  # the limit
         return (math.fsum(abs(v) ** p for v in values) / count) ** (1 / p)
 
     return reduce

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
+import masklib as ml
 from masklib.groups import Coupled, Groups, Labels, _printed
 
 Law = Callable[..., None]
@@ -39,6 +40,12 @@ class Failure(NamedTuple):
     error: Exception
 
 
+def need_asserts() -> None:
+    """Refuse to run where no law can be broken."""
+    if not __debug__:
+        raise RuntimeError("the laws are assert statements, which python -O leaves out: run without -O.")
+
+
 class _Broken(Exception):
     """A law is broken; what broke it is remembered beside."""
 
@@ -54,8 +61,7 @@ def refuted(kinds: Sequence[Cases], trials: Sequence[Trial], examples: int) -> d
     Returns:
         By the name of each law None if it held, or its failure on a simple case.
     """
-    if not __debug__:
-        raise RuntimeError("the laws are assert statements, which python -O leaves out: run without -O.")
+    need_asserts()
     results: dict[str, Failure | None] = {trial.law.__name__: None for trial in trials}
     for cases in kinds:
         held = [trial for trial in trials if results[trial.law.__name__] is None]
@@ -175,7 +181,8 @@ def pasted(law: Law, values: tuple[Any, ...]) -> str:
     lines = [f"{name} = {literal(value)}" for name, value in given.items()]
     if law.__module__.startswith("masklib.testing.laws"):
         lines.append(f"laws.{law.__name__}({', '.join(given)})")
-    lines += {f"# {_NAMELESS} is {_origin(f)}": None for f in map(_innermost, given.values()) if _nameless(f)}
+    parts = chain.from_iterable(map(_parts, given.values()))
+    lines += dict.fromkeys(f"# {_NAMELESS} is {_origin(part)}" for part in parts if _nameless(part))
     return "\n".join([*_imports("\n".join(lines)), *lines])
 
 
@@ -183,12 +190,14 @@ def _imports(code: str) -> list[str]:
     """The imports that code needs."""
     needed = {
         "from functools import partial": r"\bpartial\(",
-        "from math import inf, nan": r"\b(inf|nan)\b",
+        "from math import inf": r"\binf\b",
+        "from math import nan": r"\bnan\b",
+        "from operator import pos": r"= pos$",
         "import torch": r"\btorch\.",
         "import masklib as ml": r"\bml\.",
         "from masklib.testing import laws": r"\blaws\.",
     }
-    return [line for line, use in needed.items() if re.search(use, code)]
+    return [line for line, use in needed.items() if re.search(use, code, flags=re.M)]
 
 
 def literal(value: Any) -> str:
@@ -199,9 +208,14 @@ def literal(value: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Groups):
         return _groups(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        fields = (f"{name}={literal(part)}" for name, part in zip(value._fields, value))
+        return f"{_function(type(value))}({', '.join(fields)})"
     if isinstance(value, tuple | list):
         parts = ", ".join(map(literal, value))
         return f"[{parts}]" if isinstance(value, list) else f"({parts}{',' * (len(value) == 1)})"
+    if _nameless(value):
+        return _NAMELESS
     return _function(value) if callable(value) else repr(value)
 
 
@@ -210,19 +224,26 @@ def _function(value: Any) -> str:
         options = (f"{name}={literal(v)}" for name, v in value.keywords.items())
         return f"partial({', '.join(chain([literal(value.func)], map(literal, value.args), options))})"
     name = getattr(value, "__name__", "")
-    return _NAMELESS if _nameless(value) else name if name.isidentifier() else repr(value)
+    for space in (ml, ml.scores, ml.budgets, ml.schedules):
+        if getattr(space, name, None) is value:
+            return f"{space.__name__.replace('masklib', 'ml')}.{name}"
+    return name if name.isidentifier() else repr(value)
 
 
 _NAMELESS = "yours"  # a lambda, or an instance without a repr of its own
 
 
 def _nameless(value: Any) -> bool:
-    name = getattr(value, "__name__", "")
-    return callable(value) and not name.isidentifier() and repr(value).startswith("<")
+    return not getattr(value, "__name__", "").isidentifier() and repr(value).startswith("<")
 
 
-def _innermost(value: Any) -> Any:
-    return _innermost(value.func) if isinstance(value, partial) else value
+def _parts(value: Any) -> Iterator[Any]:
+    """A value, or of a partial its function and what is bound."""
+    if isinstance(value, partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            yield from _parts(part)
+    else:
+        yield value
 
 
 def _origin(value: Any) -> str:

@@ -20,8 +20,10 @@ from masklib.testing import modules
 
 LAWS = {law.__name__: law for law in kit.LAWS}
 THEY_KEEP = {
+    "a_global_call_is_one_pool",
     "a_pickle_is_a_twin",
     "a_state_dict_makes_a_twin",
+    "chance_alone_decides_at_random",
     "counts_are_exact",
     "dead_gradients_are_zero",
     "masks_are_the_modules_own",
@@ -379,6 +381,25 @@ def the_callers_mask_returned():
 @breaks("the_mask_is_the_fold_of_the_history")
 def a_history_without_its_last_step():
     return with_hook(history=lambda self: (*ours.BasePruningMethod.history(self)[:-1], lambda scores, mask: mask))
+
+
+@breaks("a_global_call_is_one_pool")
+def each_weight_a_pool_of_its_own():
+    def global_unstructured(pairs, pruning_method, amount):
+        for pair in pairs:
+            ours.global_unstructured([pair], pruning_method, amount=amount)
+
+    return adapter(global_unstructured=global_unstructured)
+
+
+@breaks("chance_alone_decides_at_random")
+def randomness_that_takes_the_lowest():
+    return adapter(random_unstructured=ours.l1_unstructured)
+
+
+@breaks("chance_alone_decides_at_random")
+def a_generator_moved_for_nothing():
+    return after(lambda m, n: torch.rand(1), "l1_unstructured")
 
 
 @breaks("layouts_make_no_difference")

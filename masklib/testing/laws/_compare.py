@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,26 @@ def plain(value: Any) -> Any:
     return like(value, {n: t.clone(memory_format=torch.contiguous_format) for n, t in named(value).items()})
 
 
-def random_states() -> bytes:
-    """Where the generators of torch, numpy and Python are."""
+def touches_generators(call: Callable[[], Any]) -> bool:
+    """Whether a call moves or seeds a generator of torch, numpy or Python; they are left as they were before it."""
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(_UNLIKELY)
+    np.random.seed(_UNLIKELY)
+    random.seed(_UNLIKELY)
+    try:
+        before = _random_states()
+        call()
+        return _random_states() != before
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])
+        random.setstate(kept[2])
+
+
+_UNLIKELY = 1_591_234_567  # no one else's seed
+
+
+def _random_states() -> bytes:
     return pickle.dumps((torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()))
 
 

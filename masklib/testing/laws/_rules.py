@@ -99,7 +99,13 @@ def _at_most(a: Any, b: Any, groups: Any) -> bool:
 
 
 def takes_the_lower_index_of_equals(method: Method, groups: Any, ranks: Ranks, number: Number, s: Any, m: Any) -> None:
-    """Among equal scores of a pool the lower index dies first; in a mapping, names in sorted order."""
+    """Among equal scores of a pool the lower index dies first; in a mapping, names in sorted order.
+
+    It holds of norms whose sums are whole; where p is broken or below 0 they are rounded, and nothing is said.
+    """
+    p = getattr(groups, "p", None) or 1
+    if not math.isinf(p) and (p < 0 or p % 1):
+        return
     for fates, _ in _fates(method(s, m, **number), groups, ranks, s, m):
         lives = {fate.score: False for fate in fates}
         for fate in fates:
@@ -115,15 +121,23 @@ def refuses_the_impossible(method: Method, groups: Any, number: Number, s: Any, 
 
 def refuses_nan(f: Method, s: Any, m: Any) -> None:
     """f(s, m) raises ValueError if a live score is NaN."""
-    alive = named(ml.identity(s, m))
-    poisoned = {n: _poison(t, alive[n]) for n, t in named(s).items()}
-    if any(bool(t.isnan().any()) for t in poisoned.values()):
+    tensors = named(s)
+    alive = {n: mask & tensors[n].is_floating_point() for n, mask in named(ml.identity(s, m)).items()}
+    everywhere = {n: _poison(t, alive[n]) for n, t in tensors.items()}
+    once = [tensors | {n: _poison(t, _last(alive[n]))} for n, t in tensors.items() if alive[n].any()]
+    for poisoned in (everywhere, *once) if once else ():
         assert _raises(f, like(s, poisoned), m)
 
 
-def _poison(scores: Tensor, alive: Tensor) -> Tensor:
-    """NaN in all live entries of floating scores."""
-    return torch.where(alive, float("nan"), scores) if scores.is_floating_point() else scores
+def _poison(scores: Tensor, where: Tensor) -> Tensor:
+    return torch.where(where, float("nan"), scores) if where.any() else scores
+
+
+def _last(mask: Tensor) -> Tensor:
+    """The mask of its last True alone."""
+    flat = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    flat[mask.reshape(-1).nonzero()[-1]] = True
+    return flat.view(mask.shape)
 
 
 def _raises(f: Method, *arguments: Any) -> bool:
