@@ -268,3 +268,9 @@ def test_integers_of_64_bits_beside_narrower_ones(by_magnitude):
             assert torch.equal(elsewhere[name], mask)
     if by_magnitude:
         assert ml.compute_mask(ml.scores.magnitude(s), amount=8)["a"].tolist() == [True, False, False]
+
+
+def test_views_larger_than_a_chunk():
+    s = torch.arange(2**20, dtype=torch.float32).view(1024, 1024)
+    assert s.numel() > _chunks.CHUNK
+    assert torch.equal(ml.l1_unstructured(s.T, amount=0.3), ml.l1_unstructured(s.T.contiguous(), amount=0.3))
