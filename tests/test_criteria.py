@@ -39,6 +39,10 @@ def test_lamp_is_its_definition(values):
     assert got.tolist() == pytest.approx(expected, abs=1e-12)
 
 
+def test_lamp_of_equal_weights_rises_with_the_index():
+    assert torch.allclose(scores.lamp(torch.ones(100)), 1 / torch.arange(100, 0, -1))
+
+
 def test_lamp_leaves_no_layer_empty():
     params = {n: torch.randn(3, 7, generator=torch.Generator().manual_seed(i)) * 10.0**i for i, n in enumerate("abcd")}
     masks = ml.compute_mask(scores.lamp(params), keep=4)
