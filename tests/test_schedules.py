@@ -143,3 +143,9 @@ def test_a_window_is_a_range(every, start, length, step):
 def test_bad_calls(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.cubic, schedules.cosine, schedules.geometric])
+def test_steps_are_named(make):
+    with pytest.raises(TypeError, match="positional"):
+        make(0.9, 100)

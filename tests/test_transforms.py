@@ -283,3 +283,9 @@ def test_vmap_over_a_batch_of_one():
     s = {"w": torch.tensor([[3.0, -1.0, 2.0]]), "b": torch.tensor([[-0.5]])}
     got = torch.vmap(partial(ml.l1_unstructured, amount=2))(s)
     assert {n: m.tolist() for n, m in got.items()} == {"w": [[True, False, True]], "b": [[False]]}
+
+
+def test_vmap_over_scalars():
+    s = torch.tensor([2.0, -1.0, 3.0])
+    assert vmap(partial(ml.l1_unstructured, amount=1))(s).tolist() == [False] * 3
+    assert vmap(partial(ml.l1_unstructured, amount=0))(s).tolist() == [True] * 3
