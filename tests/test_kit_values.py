@@ -239,3 +239,9 @@ def test_norms_of_every_order(groups):
 def test_what_cannot_be_checked_is_refused(check):
     with pytest.raises(TypeError, match="got 3: "):
         check(3)
+
+
+@pytest.mark.parametrize("steps", [-1, "many"])
+def test_steps_that_cannot_be_drawn_are_refused(steps):
+    with pytest.raises(ValueError, match="`steps` must be an int from 1 on"):
+        check_schedule(ml.schedules.linear(0.9, stop=10), steps=steps)

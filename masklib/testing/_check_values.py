@@ -174,12 +174,11 @@ def check_schedule(
     AssertionError: is_a_sparsity: 0 <= schedule(t) <= 1.
     ...
     """
-    step = (
-        st.sampled_from([steps * i // 64 for i in range(65)]) | st.integers(0, steps) | st.integers(0, min(steps, 20))
-    )
     options.is_callable("schedule", schedule, "check_schedule(ml.schedules.linear(0.9, stop=100))")
     options.is_positive("steps", steps)
     options.is_positive("examples", examples)
+    spread = st.sampled_from([steps * i // 64 for i in range(65)])
+    step = spread | st.integers(0, steps) | st.integers(0, min(steps, 20))
     kept = [law for law in laws.SCHEDULES if tensors or law is not laws.takes_tensor_steps]
     hints: dict[Any, str] = {laws.takes_tensor_steps: "# for a schedule of Python numbers, pass tensors=False"}
     trials = [Trial(law, lambda t, u: (schedule, t), hints.get(law, "")) for law in kept]
