@@ -170,8 +170,8 @@ def rankable(scores: Mapping[str, Tensor], magnitude: bool, argument: str = "sco
     wide, floating = dtypes & {torch.int64, torch.uint64}, dtypes - INTEGER - UNSIGNED
     if (wide and floating) or (torch.uint64 in wide and dtypes & INTEGER):
         raise TypeError(
-            f"`scores` of one pool must have a common exact type, got {sorted(map(str, dtypes))}. "
-            "Cast them to one dtype, for example scores.double()."
+            f"`{argument}` of one pool must have a common exact type, got {sorted(map(str, dtypes))}. "
+            f"Cast them to one dtype, for example {argument}.double()."
         )
 
 

@@ -129,14 +129,18 @@ def _layerwise(method: Callable[..., Any], /, scores: Any, default_mask: Any = N
     return {n: _one(method, n, v, alive[n], params) for n, v in values.items()}
 
 
-def _of_name(values: Mapping[str, Any], name: str, scores: Any) -> Any:
+_NUMBERS = ("amount", "keep", "sparsity", "key")  # what a 0-d tensor is, beside scores that are 0-d themselves
+
+
+def _of_name(argument: str, values: Mapping[str, Any], name: str, scores: Tensor) -> Any:
     """What a mapping holds for one name: numbers as they are, tensors such as masks and scores by that name."""
     value = values[name]
-    return {name: value} if isinstance(value, Tensor) and value.dim() and value.shape == scores.shape else value
+    like_scores = isinstance(value, Tensor) and value.shape == scores.shape
+    return {name: value} if like_scores and not (value.dim() == 0 and argument in _NUMBERS) else value
 
 
 def _one(method: Callable[..., Any], name: str, scores: Any, alive: Any, params: Mapping[str, Any]) -> Any:
-    own = {k: _of_name(v, name, scores) if isinstance(v, Mapping) else v for k, v in params.items()}
+    own = {k: _of_name(k, v, name, scores) if isinstance(v, Mapping) else v for k, v in params.items()}
     return method({name: scores}, None if alive is None else {name: alive}, **own)[name]
 
 

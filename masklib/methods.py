@@ -37,12 +37,16 @@ def compute_mask(
 
     Args:
         scores: importance of each element (higher = more important), a tensor of any shape or a mapping of tensors
-            by name, which competes as one pool (`rows` and `windows` pools never span tensors).
+            by name, which competes as one pool (`rows` and `windows` pools never span tensors). Scores of items, of
+            shape (items,), are ranked as they are; `default_mask` then has the shape of the elements.
         default_mask: bool, what is alive now, with the shapes and names of the scores; None for all.
         amount: how many items to take away from what is alive, per pool.
         keep: how many items may remain, per pool.
         sparsity: the share of items to be dead afterwards, per pool.
-        groups: what forms an item and what a pool.
+        groups: what forms an item and what a pool; one of the library's values, or one of your own with
+            `fold(shape)` (see `Folding`).
+        least: how many items of each tensor, or of each set of `coupled`, stay alive at least; an int, or ints by
+            name. The total is as exact as without it: others die instead.
 
     Returns:
         The mask: bool, True = kept, with the scores' shape, device and names; a subset of `default_mask`, never
@@ -50,7 +54,8 @@ def compute_mask(
 
     Raises:
         TypeError: if not exactly one number is given, or a dtype has no order.
-        ValueError: if a live score is NaN, shapes or names disagree, or a pool cannot meet the number.
+        ValueError: if a live score is NaN, shapes or names disagree, a tensor does not fit the groups, or a pool
+            cannot meet the number, or not together with `least`.
         IndexError: if the groups name a dim that the scores do not have.
 
     >>> compute_mask(torch.tensor([3.0, 1.0, 2.0, 4.0]), amount=0.5)
@@ -58,6 +63,8 @@ def compute_mask(
     >>> compute_mask(torch.tensor([[3.0, 1.0], [2.0, 4.0]]), keep=1, groups=rows())
     tensor([[ True, False],
             [False,  True]])
+    >>> compute_mask({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0, 2.0])}, amount=2, least=1)
+    {'a': tensor([False,  True]), 'b': tensor([False,  True])}
     """
     return select(scores, default_mask, how_many(amount, keep, sparsity), groups, least=least)
 

@@ -39,6 +39,10 @@ def fold(index):
     return ml.Folding.by_index(torch.tensor(index), (2,))
 
 
+def regrow(scores, others):
+    return ml.regrow(scores, grow_scores=others, amount=1)
+
+
 BAD = [
     (TypeError, "exactly one of `amount`, `keep` and `sparsity`, got none", lambda: ml.compute_mask(S)),
     (TypeError, "got amount=1 and keep=2", lambda: ml.compute_mask(S, amount=1, keep=2)),
@@ -296,6 +300,11 @@ BAD = [
     (ValueError, "`grads` must have the shape", lambda: ml.scores.saliency(S, S[0])),
     (ValueError, "`grads` must have exactly the names of `params`", lambda: ml.scores.saliency(MAPPING, {"a": S})),
     (TypeError, "`params` must be real floating", lambda: ml.scores.magnitude(S > 1)),
+    (ValueError, "`grow_scores` must have the shape of `scores`, (2, 3), got (3,)", lambda: regrow(S, S[0])),
+    (TypeError, "`grow_scores` must be of the form of `scores`, a Tensor, got a mapping", lambda: regrow(S, MAPPING)),
+    (ValueError, "`grow_scores` must have exactly the names of `scores`", lambda: regrow(MAPPING, {"a": S})),
+    (TypeError, "`grow_scores` must be real floating or integer, got torch.bool", lambda: regrow(S, S > 1)),
+    (TypeError, "`grow_scores` must be of the form of `scores`", lambda: regrow(MAPPING, None)),
     (TypeError, "`history` must be a sequence of steps", lambda: ml.fold(ml.identity, S)),
     (TypeError, "`history[0]` must be callable, got 3", lambda: ml.fold([3], S)),
     (TypeError, "the mask of step 0", lambda: ml.fold([lambda s, m: s], S)),
