@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check, _rank
+from masklib import _check, selection
 from masklib import groups as _groups
 from masklib._names import TensorsT, each, like, named
-from masklib._random import ITEMS, noise
 from masklib.groups import Blocks, Channels, Coupled, Elements, Groups, Heads, Labels, Member, Rows, Windows
 from masklib.scores import random as random_scores
 
@@ -325,8 +324,8 @@ def _kill_lowest(
     masks = [alive[n] for n in names]
     if isinstance(groups, Labels):
         items, pools = (_labels(part, values, argument) for part, argument in zip(groups, ("items", "pools")))
-        return dict(zip(names, _rank.lowest_labelled(tensors, masks, items, pools, number, counting, names)))
-    return dict(zip(names, _rank.lowest(tensors, masks, number, counting, names, by_magnitude)))
+        return dict(zip(names, selection.lowest_labelled(tensors, masks, items, pools, number, counting, names)))
+    return dict(zip(names, selection.lowest(tensors, masks, number, counting, names, by_magnitude)))
 
 
 def _labels(labels: Any, values: Mapping[str, Tensor], argument: str) -> Sequence[Tensor]:
@@ -341,7 +340,7 @@ def _kill_rows(scores: Tensor, alive: Tensor | None, how_many: _HowMany, groups:
     where = _check.place(name, "scores")
     counting, number = how_many
     matrix, live = groups.matrix(scores, where), None if alive is None else groups.matrix(alive, where)
-    mask = _rank.lowest_in_rows(matrix, live, number, counting, name, False)
+    mask = selection.lowest_in_rows(matrix, live, None, number, counting, name, False)
     return groups.restore(mask, scores.shape).contiguous()
 
 
@@ -363,7 +362,7 @@ def _score_items(
     matrices = [_matrix(values[n], groups, n) for n, groups in members.items()]
     _check.same_items([matrix.shape[0] for matrix in matrices], members)
     live = [_matrix(alive[n], groups, n) for n, groups in members.items()]
-    return _rank.item_scores(matrices, live, p, mean, list(members))
+    return selection.item_scores(matrices, live, p, mean, list(members))
 
 
 def _matrix(tensor: Any, groups: Member, name: str) -> Any:
@@ -373,7 +372,7 @@ def _matrix(tensor: Any, groups: Member, name: str) -> Any:
 
 def _random_items(scores: Tensor, alive: Tensor | None, groups: Channels, key: Tensor, name: str) -> _Items:
     live = groups.matrix(_start(scores, alive), _check.place(name, "scores")).any(1)
-    return noise(key, name, ITEMS, list(live.shape), scores.device), live
+    return selection.noise(key, name, selection.ITEMS, list(live.shape), scores.device), live
 
 
 def _kill_items(
