@@ -10,7 +10,7 @@ from torch import Tensor
 from masklib import _read, groups, selection
 from masklib._amounts import how_many
 from masklib._names import TensorsT, each, like
-from masklib._rule import kill, read, select
+from masklib._rule import kill, read, same_shapes, select
 from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
 
@@ -243,13 +243,13 @@ def random_structured(
             [ True,  True]])
     """
     number, slices, seed = how_many(amount, keep, sparsity), groups.channels(dim), _read.key(key)
-    start = identity(scores, default_mask)
-    values, alive = read(scores, start)
+    values, alive = read(scores, default_mask)
+    same_shapes(values, alive)
     sets = plan(slices, {n: v.shape for n, v in values.items()})
     items = []
     for members in sets:
         ((name, folding),) = members.items()
-        live = folding.matrix(alive[name]).any(1)
+        live = folding.matrix(_start(values[name], alive[name])).any(1)
         noise = selection.noise(seed, name, selection.ITEMS, [folding.items], live.device)
         items.append((noise, live, False))
     return like(scores, kill(sets, items, values, alive, number))

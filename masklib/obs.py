@@ -12,6 +12,7 @@ from masklib.groups import elements
 from masklib.groups._elements import Elements
 from masklib.groups._rows import Rows
 from masklib.groups._windows import Windows
+
 Groups = Any
 from masklib.methods import compute_mask, identity
 

@@ -119,9 +119,7 @@ def test_sets_and_names_are_kept_in_sorted_order():
     assert ml.coupled(a, b) == ml.coupled(b, dict(reversed(a.items())))
     assert hash(ml.coupled(a, b)) == hash(ml.coupled(b, a))
     assert pickle.loads(pickle.dumps(MIXED)) == MIXED
-    assert repr(ml.coupled(a, b, p=2)) == (
-        "coupled({'a': elements()}, {'b': channels(), 'c': channels(dim=1)}, p=2.0)"
-    )
+    assert repr(ml.coupled(a, b, p=2)) == ("coupled({'a': elements()}, {'b': channels(), 'c': channels(dim=1)}, p=2.0)")
 
 
 def test_no_sets_fit_no_names():

@@ -23,7 +23,8 @@ class Blocks(NamedTuple):
     mean: bool = False
     ragged: bool = False
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One item for each tile; tiles and their elements in row-major order."""

@@ -19,7 +19,8 @@ class Channels(NamedTuple):
     p: float | None = None
     mean: bool = False
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One item for each index along `dim`."""

@@ -13,7 +13,8 @@ from masklib.groups._printing import call
 class Elements(NamedTuple):
     """Single elements, one pool."""
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """Every entry is an item, in row-major order."""

@@ -25,7 +25,8 @@ class Heads(NamedTuple):
     p: float | None = None
     mean: bool = False
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One item for the i-th runs of all parts."""

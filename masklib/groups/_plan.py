@@ -55,7 +55,7 @@ def _same_items(members: Set, groups: Any) -> None:
         found = ", ".join(f"{_shown(*count)} of {name!r}" for name, count in counts.items())
         raise ValueError(
             f"the tensors of a set must have as many items each, got {found} by {groups!r}. An (out, in) weight has "
-            "the outputs as channels(0), the inputs as channels(1), and as many runs of them as you say as heads(count)."
+            "the outputs as channels(0), the inputs as channels(1), and runs of either as heads(count, dim)."
         )
 
 

@@ -16,7 +16,8 @@ class Rows(NamedTuple):
 
     dim: int = 0
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One pool for each index along `dim`."""

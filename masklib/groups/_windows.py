@@ -22,7 +22,8 @@ class Windows(NamedTuple):
     dim: int = -1
     ragged: bool = False
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One pool for each window, row by row."""
