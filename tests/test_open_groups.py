@@ -229,12 +229,10 @@ def test_ragged_is_not_ragged_where_lengths_divide():
 # ---- scores of items ------------------------------------------------------------------------------------------------
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from("abc"), scores(dtypes=(torch.float32, torch.float64), kinds=("small",)), max_size=3
-    ),
-    st.floats(0, 1),
-)
+FLOATS = scores(dtypes=(torch.float32, torch.float64), kinds=("small",))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), FLOATS, max_size=3), st.floats(0, 1))
 def test_scores_of_items_rank_them(s, share):
     """One score a channel gives the mask that spreading it over the channel's elements does."""
     s = {n: t for n, t in s.items() if t.dim() and t.numel()}
