@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -220,7 +221,7 @@ def test_ragged_blocks_equal_their_labels(rows, columns, number, data):
 def test_ragged_is_not_ragged_where_lengths_divide():
     s = torch.rand(4, 8)
     for value in (ml.windows(4), ml.blocks((2, 4))):
-        ragged = value._replace(ragged=True)
+        ragged = replace(value, ragged=True)
         number = {"sparsity": 0.5}
         assert torch.equal(ml.compute_mask(s, groups=ragged, **number), ml.compute_mask(s, groups=value, **number))
         assert not ragged.fold(s.shape).padded
