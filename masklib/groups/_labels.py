@@ -31,7 +31,7 @@ class Labels:
     def __hash__(self) -> int:
         return hash(tuple((name, tuple(t.shape)) for name, t in named(self.items).items()))
 
-    def select(
+    def rank(
         self, values: Mapping[str, Tensor], alive: Mapping[str, Tensor | None], counting: str, number: Any
     ) -> dict[str, Tensor]:
         """Rank by label: items may have any number of elements, and pools any number of items."""
