@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -506,47 +505,6 @@ def share(value: Any, argument: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"`{argument}` must be a number in [0, 1], got {value!r}. For example {argument}=0.9.")
     return float(value)
-
-
-def positive(value: Any, argument: str, example: str) -> float:
-    """Read a positive finite number."""
-    number = order(value, argument)
-    if not 0 < number < float("inf"):
-        raise ValueError(f"`{argument}` must be positive and finite, got {value!r}. For example {example}.")
-    return number
-
-
-def step(value: Any) -> Any:
-    """Read a step: an int, or a 0-d integer tensor as int64."""
-    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype in (_INTEGER | {torch.uint8}):
-        return value.long()
-    if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, np.integer)):
-        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise TypeError(f"a step must be an int or a 0-d integer tensor, got {shown}. For example 100.")
-    return int(value)
-
-
-def window(every: Any, start: Any, stop: Any) -> tuple[int, int, int | None]:
-    """Read the steps of updates."""
-    between, first = integer(every, "every", "every=100"), integer(start, "start", "start=0")
-    last = None if stop is None else integer(stop, "stop", "stop=1000")
-    if between < 1:
-        raise ValueError(f"`every` must be at least 1, got {every}. For example every=100.")
-    if last is not None and last <= first:
-        raise ValueError(f"`stop` must be after `start`, got start={start} and stop={stop}.")
-    return between, first, last
-
-
-def joined(parts: Any, boundaries: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Read schedules and the steps between them."""
-    if not isinstance(parts, Sequence) or not parts or not all(map(callable, parts)):
-        raise TypeError(f"`parts` must be schedules, got {parts!r}. For example [one_shot(0.0), cubic(0.9, stop=100)].")
-    steps = tuple(integer(b, "boundaries", "[100, 200]") for b in boundaries)
-    if len(steps) != len(parts) - 1 or any(b <= a for a, b in pairwise(steps)):
-        raise ValueError(
-            f"`boundaries` must be {len(parts) - 1} increasing steps, one between each two parts, got {list(steps)}."
-        )
-    return tuple(parts), steps
 
 
 def least(value: Any, size: int, name: str) -> int:

@@ -19,7 +19,7 @@ import masklib.testing
 
 MODULES = [
     f"{package.__name__}.{info.name}"
-    for package in (masklib, masklib.scores, masklib.testing, masklib.testing.laws, masklib.adapters)
+    for package in (masklib, masklib.schedules, masklib.scores, masklib.testing, masklib.testing.laws, masklib.adapters)
     for info in pkgutil.iter_modules(package.__path__)
     if info.name != "adapters"
 ]

@@ -140,8 +140,7 @@ def test_rigl_and_set_train_at_a_constant_sparsity():
     torch.manual_seed(0)
     x = torch.randn(256, 40)
     truth = torch.zeros(40).index_fill(0, torch.tensor([3, 11, 30]), 2.0)
-    share = ml.schedules.cosine(0.0, initial=0.3, stop=150)
-    due = ml.schedules.window(every=10, start=10, stop=150)
+    share = ml.schedules.cosine(0.0, initial=0.3, stop=150, every=10)
 
     def loss(params):
         return ((x @ params["w"]) - x @ truth).square().mean()
@@ -151,7 +150,7 @@ def test_rigl_and_set_train_at_a_constant_sparsity():
         for step in range(200):
             params = ml.apply(params, masks)
             grads = ml.dense_grad(loss, params, masks)
-            if due(step):
+            if share.due(step):
                 order = grads if grow == "gradient" else ml.scores.random(params, key=step)
                 order = {n: t.abs() for n, t in order.items()}
                 masks = ml.regrow(ml.scores.magnitude(params), masks, grow_scores=order, amount=share(step))
