@@ -276,16 +276,6 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
     return dim % tensor.dim()
 
 
-def one_a_channel(values: Tensor, weight: Tensor, dim: int, where: str, reference: str) -> None:
-    """Refuse a vector that has not one value for each index along a dim."""
-    channels = weight.shape[dimension(dim, weight, reference)]
-    if values.shape != (channels,):
-        raise ValueError(
-            f"{where} must have shape ({channels},), one value for each index along dim {dim} of "
-            f"{reference}, got {tuple(values.shape)}."
-        )
-
-
 def divides(length: int, size: int, what: str, dim: int, where: str, hint: str = "Pad the scores.") -> None:
     """Refuse a size that does not split into whole runs of the length."""
     if size % length:
@@ -459,13 +449,6 @@ def rankable_each(values: Mapping[str, Tensor], *, magnitude: bool = False, argu
 
 
 # ---- histories and parameters ---------------------------------------------------------------------------------------
-
-
-def known_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str) -> None:
-    """Refuse names that the reference does not have."""
-    unknown = [n for n in value if n not in names]
-    if unknown:
-        raise ValueError(f"`{argument}` has names that `{reference}` lacks: {unknown}. Known names: {list(names)}.")
 
 
 def mapping(value: Any, argument: str) -> Mapping[str, Tensor]:

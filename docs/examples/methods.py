@@ -106,7 +106,7 @@ def synflow_masks(task: Task, sparsity: float, rounds: int = 100) -> Tensors:
     target = ml.schedules.geometric(sparsity, stop=rounds)
     masks = ml.identity(w)
     for done in range(1, rounds + 1):
-        flow = ml.scores.synflow(partial(model, task), ml.apply(w, masks), image)
+        flow = ml.scores.synflow(ml.apply(w, masks), partial(model, task), image)
         masks = ml.compute_mask(flow, masks, sparsity=target(done))
     return masks
 
@@ -143,7 +143,7 @@ def dynamic(task: Task, sparsity: float, grow: Score, updates: int = 30) -> Stat
 
 def by_gradient(task: Task, state: State, step: int) -> Tensors:
     """The size of the gradient that each weight has or would have."""
-    grads = ml.dense_grad(loss, state.params, state.masks, task, *batch(task, step))
+    grads = ml.dense_grad(state.params, state.masks, loss, task, *batch(task, step))
     return ml.scores.magnitude(weights(grads))
 
 
