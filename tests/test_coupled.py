@@ -120,7 +120,7 @@ def test_sets_and_names_are_kept_in_sorted_order():
     assert hash(ml.coupled(a, b)) == hash(ml.coupled(b, a))
     assert pickle.loads(pickle.dumps(MIXED)) == MIXED
     assert repr(ml.coupled(a, b, p=2)) == (
-        "coupled({'a': elements()}, {'b': channels(dim=0), 'c': channels(dim=1)}, p=2.0)"
+        "coupled({'a': elements()}, {'b': channels(), 'c': channels(dim=1)}, p=2.0)"
     )
 
 
@@ -144,10 +144,10 @@ def test_the_kit_finds_a_method_that_ignores_parts():
 
 def test_the_kit_finds_a_method_that_does_not_couple():
     def alone(s, m=None, *, groups, **number):
-        sets = [{name: member} for members in groups.sets for name, member in members]
+        sets = [{name: member} for members in groups.members for name, member in members]
         return ml.compute_mask(s, m, groups=ml.coupled(*sets), **number)
 
-    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(dim=0\), 'b'"):
+    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(\), 'b'"):
         check_groups(ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}), method=alone)
 
 
@@ -224,7 +224,7 @@ def test_every_layer_has_a_structure_of_its_own_in_one_pool():
 def pruned(model, groups, sparsity=0.5):
     """The parameters of a model with masks applied, and the masks."""
     params = {name: p.detach() for name, p in model.named_parameters()}
-    names = {name for members in groups.sets for name, _ in members}
+    names = {name for members in groups.members for name, _ in members}
     masks = ml.compute_mask(ml.select(params, lambda name, p: name in names), sparsity=sparsity, groups=groups)
     return ml.apply(params, masks), masks
 
