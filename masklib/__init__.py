@@ -40,4 +40,4 @@ from masklib.methods import ln_structured as ln_structured
 from masklib.methods import n_of_m as n_of_m
 from masklib.methods import random_structured as random_structured
 from masklib.methods import random_unstructured as random_unstructured
-from masklib.obs import sparsegpt as sparsegpt
+from masklib.reconstruct import sparsegpt as sparsegpt

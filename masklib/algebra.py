@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import Tensors, TensorsT, each
 
 
@@ -88,7 +88,7 @@ def complement(mask: TensorsT, within: TensorsT | None = None) -> TensorsT:
     """
     if within is not None:
         return _combine(lambda x, y: y & ~x, mask, within, "mask", "within")
-    _check.masks(mask, mask, "mask")
+    _read.masks(mask, mask, "mask")
     return each(torch.logical_not, mask)
 
 
@@ -149,7 +149,7 @@ def overlap(a: Tensors, b: Tensors, *, per_name: bool = False) -> Any:
 
     Reference: Jaccard, "The distribution of the flora in the alpine zone", 1912.
     """
-    _check.masks(b, _checked(a, "a"), "b", "a")
+    _read.masks(b, _checked(a, "a"), "b", "a")
     return _measure(_jaccard, per_name, {"a": a, "b": b}, _both, _either)
 
 
@@ -169,8 +169,8 @@ def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -
     >>> list(select({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, lambda name, p: p.dim() > 1))
     ['weight']
     """
-    _check.mapping(params, "params")
-    _check.function(where, "where", "where=lambda name, p: p.dim() > 1")
+    _read.mapping(params, "params")
+    _read.function(where, "where", "where=lambda name, p: p.dim() > 1")
     return {name: p for name, p in params.items() if where(name, p)}
 
 
@@ -178,12 +178,12 @@ def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -
 
 
 def _checked(mask: Any, argument: str) -> Any:
-    _check.masks(mask, mask, argument, argument)
+    _read.masks(mask, mask, argument, argument)
     return mask
 
 
 def _combine(function: Callable[..., Tensor], a: Any, b: Any, first: str = "a", second: str = "b") -> Any:
-    _check.masks(b, _checked(a, first), second, first)
+    _read.masks(b, _checked(a, first), second, first)
     return each(function, a, b)
 
 

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 
 Params = Mapping[str, Tensor]
 Fixed = Mapping[str, float] | Callable[[str, Tensor], float | None]
@@ -115,8 +115,8 @@ def kept(params: Params, sparsities: Mapping[str, float]) -> dict[str, int]:
     {'a': 2, 'b': 2, 'c': 1}
     """
     sizes = _sizes(params)
-    _check.same_names(sparsities, sizes, "sparsities", "params")
-    dead = {n: _check.share(sparsities[n], f"sparsities[{n!r}]") * sizes[n] for n in sizes}
+    _read.same_names(sparsities, sizes, "sparsities", "params")
+    dead = {n: _read.share(sparsities[n], f"sparsities[{n!r}]") * sizes[n] for n in sizes}
     alive = {n: sizes[n] - dead[n] for n in sizes}
     counts = {n: math.floor(alive[n]) for n in sizes}
     missing = sum(sizes.values()) - round(math.fsum(dead.values())) - sum(counts.values())
@@ -132,12 +132,12 @@ def _shared_out(
     params: Params, sparsity: float, raw: Callable[[tuple[int, ...]], float], fixed: Fixed | None, least: int
 ) -> dict[str, float]:
     """Sparsities whose densities are proportional to `raw`, within what each tensor can keep."""
-    sizes, total = _sizes(params), _check.share(sparsity, "sparsity")
+    sizes, total = _sizes(params), _read.share(sparsity, "sparsity")
     given = _given(params, fixed)
     free = [n for n in sizes if n not in given and sizes[n]]
     alive = (1 - total) * sum(sizes.values()) - sum((1 - s) * sizes[n] for n, s in given.items())
-    low = {n: _check.least(least, sizes[n], n) / sizes[n] for n in free}
-    _check.reachable(total, alive, sum(low[n] * sizes[n] for n in free), sum(sizes[n] for n in free), sizes, given)
+    low = {n: _read.least(least, sizes[n], n) / sizes[n] for n in free}
+    _read.reachable(total, alive, sum(low[n] * sizes[n] for n in free), sum(sizes[n] for n in free), sizes, given)
     densities = _densities({n: raw(tuple(params[n].shape)) for n in free}, sizes, low, alive)
     return {n: given[n] if n in given else 1 - densities.get(n, 0.0) for n in sizes}
 
@@ -167,7 +167,7 @@ def _ratio(shape: tuple[int, ...]) -> float:
 
 
 def _sizes(params: Params) -> dict[str, int]:
-    return {n: t.numel() for n, t in _check.mapping(params, "params").items()}
+    return {n: t.numel() for n, t in _read.mapping(params, "params").items()}
 
 
 def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
@@ -176,7 +176,7 @@ def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
         return {}
     if callable(fixed):
         values = {n: fixed(n, t) for n, t in params.items()}
-        return {n: _check.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
-    _check.patterns_fit(fixed, params, fnmatchcase)
+        return {n: _read.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
+    _read.patterns_fit(fixed, params, fnmatchcase)
     first = {n: [p for p in fixed if fnmatchcase(n, p)][:1] for n in params}
-    return {n: _check.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}
+    return {n: _read.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.jit._trace import is_tracing as _is_tracing
 
-from masklib import _check
+from masklib import _read
 from masklib._names import Tensors, TensorsT, like, named
 
 
@@ -37,11 +37,11 @@ def apply(params: TensorsT, masks: Tensors, *, straight_through: bool = False) -
     >>> apply({"w": torch.tensor([1.0, float("nan")])}, {"w": torch.tensor([True, False])})
     {'w': tensor([1., 0.])}
     """
-    entries, kept = _check.tensors(params, "params"), _check.tensors(masks, "masks")
-    _check.same_form(masks, params, "masks", "params")
-    _known_names(kept, entries, "masks", "params")
+    entries, kept = _read.tensors(params, "params"), _read.tensors(masks, "masks")
+    _read.same_form(masks, params, "masks", "params")
+    _read.known_names(kept, entries, "masks", "params")
     for name, mask in kept.items():
-        _check.mask_like(mask, entries[name], _check.place(name, "masks"), _check.place(name, "params"))
+        _read.mask_like(mask, entries[name], _read.place(name, "masks"), _read.place(name, "params"))
     zeroed = _straight_through if straight_through else masked
     return like(params, {n: zeroed(p, kept[n]) if n in kept else p for n, p in entries.items()})
 
@@ -72,14 +72,14 @@ def dense_grad(params: TensorsT, masks: Tensors, loss: Callable[..., Tensor], *a
     tensor([2., 2.])
     """
     gradient = grad_of(loss)
-    _check.inexact(params, "params")
+    _read.inexact(params, "params")
     effective = apply(params, masks)
     return gradient(effective, *args) if named(effective) else effective
 
 
 def grad_of(loss: Callable[..., Tensor]) -> Callable[..., Any]:
     """`torch.func.grad` of a loss whose value is checked."""
-    _check.function(loss, "loss", "loss=lambda params, x: model(params, x).square().mean()")
+    _read.function(loss, "loss", "loss=lambda params, x: model(params, x).square().mean()")
     return torch.func.grad(lambda *args: _a_number(loss(*args)))
 
 
@@ -190,10 +190,3 @@ def _a_number(loss: Any) -> Tensor:
             f"`loss` must return a 0-d tensor, got shape {tuple(loss.shape)}. Reduce it, for example by .mean()."
         )
     return loss
-
-
-def _known_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str) -> None:
-    """Refuse names that the reference does not have."""
-    unknown = [n for n in value if n not in names]
-    if unknown:
-        raise ValueError(f"`{argument}` has names that `{reference}` lacks: {unknown}. Known names: {list(names)}.")

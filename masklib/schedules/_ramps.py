@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib.schedules._steps import choose, clip, is_due, plain, printed, read, real, updates
 
 # ---- the values -----------------------------------------------------------------------------------------------------
@@ -196,14 +196,14 @@ def geometric(final: float, *, stop: int, start: int = 0, initial: float = 0.0, 
 
 def _ends(final: Any, stop: Any, start: Any, initial: Any, every: Any) -> dict[str, Any]:
     """Read what all ramps have."""
-    low, high = _check.share(initial, "initial"), _check.share(final, "final")
-    between, first, last = updates(every, start, _check.integer(stop, "stop", "stop=1000"))
+    low, high = _read.share(initial, "initial"), _read.share(final, "final")
+    between, first, last = updates(every, start, _read.integer(stop, "stop", "stop=1000"))
     return {"final": high, "stop": last, "start": first, "initial": low, "every": between}
 
 
 def _positive(value: Any, argument: str, example: str) -> float:
     """Read a positive finite number."""
-    number = _check.order(value, argument)
+    number = _read.order(value, argument)
     if not 0 < number < float("inf"):
         raise ValueError(f"`{argument}` must be positive and finite, got {value!r}. For example {example}.")
     return number

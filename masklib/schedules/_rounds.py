@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from masklib import _check
+from masklib import _read
 from masklib.schedules._steps import choose, clip, is_due, plain, printed, read, real, updates
 
 # ---- the values -----------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def one_shot(final: float, *, at: int = 0) -> OneShot:
     >>> [schedules.one_shot(0.9, at=2)(step) for step in (0, 1, 2, 3)]
     [0.0, 0.0, 0.9, 0.9]
     """
-    return OneShot(_check.share(final, "final"), _check.integer(at, "at", "at=0"))
+    return OneShot(_read.share(final, "final"), _read.integer(at, "at", "at=0"))
 
 
 def exponential(share: float, *, every: int = 1, start: int = 0, stop: int | None = None) -> Exponential:
@@ -136,7 +136,7 @@ def exponential(share: float, *, every: int = 1, start: int = 0, stop: int | Non
 
     Reference: Frankle and Carbin, "The Lottery Ticket Hypothesis", 2019, section 1.
     """
-    return Exponential(_check.share(share, "share"), *updates(every, start, stop))
+    return Exponential(_read.share(share, "share"), *updates(every, start, stop))
 
 
 def join(parts: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]) -> Join:
@@ -172,7 +172,7 @@ def _joined(parts: Any, boundaries: Any) -> tuple[tuple[Any, ...], tuple[int, ..
         raise TypeError(f"`parts` must be schedules, got {parts!r}. For example [one_shot(0.0), cubic(0.9, stop=100)].")
     if not isinstance(boundaries, Sequence) or isinstance(boundaries, str):
         raise TypeError(f"`boundaries` must be a sequence of steps, got {boundaries!r}. For example [100].")
-    steps = tuple(_check.integer(b, "boundaries", "[100, 200]") for b in boundaries)
+    steps = tuple(_read.integer(b, "boundaries", "[100, 200]") for b in boundaries)
     if len(steps) != len(parts) - 1 or any(b <= a for a, b in pairwise(steps)):
         raise ValueError(
             f"`boundaries` must be {len(parts) - 1} increasing steps, one between each two parts, got {list(steps)}."

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -88,8 +88,8 @@ def read(value: Any) -> Any:
 
 def updates(every: Any, start: Any, stop: Any) -> tuple[int, int, int | None]:
     """Read the steps of updates."""
-    between, first = _check.integer(every, "every", "every=100"), _check.integer(start, "start", "start=0")
-    last = None if stop is None else _check.integer(stop, "stop", "stop=1000")
+    between, first = _read.integer(every, "every", "every=100"), _read.integer(start, "start", "start=0")
+    last = None if stop is None else _read.integer(stop, "stop", "stop=1000")
     if between < 1:
         raise ValueError(f"`every` must be at least 1, got {every}. For example every=100.")
     if last is not None and last <= first:

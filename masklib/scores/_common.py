@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import each, named
 
 
@@ -37,10 +37,10 @@ def added(state: Any, totals: Any, counts: Any, argument: str) -> tuple[Any, Any
     if state is None:
         return totals, counts
     before, more = named(total_of(state, "state")), named(totals)
-    _check.same_form(totals, state.total, argument, "state.total")
-    _check.same_names(more, before, argument, "state")
+    _read.same_form(totals, state.total, argument, "state.total")
+    _read.same_names(more, before, argument, "state")
     for name, tensor in more.items():
-        _check.same_shape(tensor, before[name], f"what {_check.place(name, argument)} adds", "`state`")
+        _read.same_shape(tensor, before[name], f"what {_read.place(name, argument)} adds", "`state`")
     return each(torch.add, state.total, totals), each(lambda n, m: n + m, state.count, counts)
 
 
@@ -64,17 +64,17 @@ def total_of(state: Any, argument: str) -> Any:
 
 def pairs(params: Any, others: Any, argument: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Read two values of one form, with the same names and shapes."""
-    weights, partners = _check.inexact(params, "params"), _check.inexact(others, argument)
-    _check.same_form(others, params, argument, "params")
-    _check.same_names(partners, weights, argument, "params")
+    weights, partners = _read.inexact(params, "params"), _read.inexact(others, argument)
+    _read.same_form(others, params, argument, "params")
+    _read.same_names(partners, weights, argument, "params")
     for name, partner in partners.items():
-        _check.same_shape(partner, weights[name], _check.place(name, argument), _check.place(name, "params"))
+        _read.same_shape(partner, weights[name], _read.place(name, argument), _read.place(name, "params"))
     return weights, partners
 
 
 def one_a_channel(values: Tensor, weight: Tensor, dim: int, where: str, reference: str) -> None:
     """Refuse a vector that has not one value for each index along a dim."""
-    channels = weight.shape[_check.dimension(dim, weight, reference)]
+    channels = weight.shape[_read.dimension(dim, weight, reference)]
     if values.shape != (channels,):
         raise ValueError(
             f"{where} must have shape ({channels},), one value for each index along dim {dim} of "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from masklib import _check
+from masklib import _read
 from masklib._names import Tensors, TensorsT, each, like, named
 from masklib.masking import grad_of
 from masklib.scores._common import added, no_autocast, pairs, product, total_of
@@ -252,7 +252,7 @@ def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> T
     Reference: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", 2020,
     section 5.
     """
-    _check.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
+    _read.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
     sizes = each(lambda w: w.detach().abs().to(w.dtype), _read(params, "params"))
     ones = torch.ones_like(_one_input(inputs))
     flow_of = grad_of(lambda p: _flow(model(p, ones)))
@@ -280,7 +280,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _read(value: Any, argument: str) -> Any:
-    _check.inexact(value, argument)
+    _read.inexact(value, argument)
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import TensorsT, each, like, named
 from masklib.scores._common import added, at_least_float32, no_autocast, one_a_channel, spread, total_of
 
@@ -116,12 +116,12 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
 
     Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, equation 1.
     """
-    weights, norms = _check.inexact(params, "params"), named(total_of(state, "state"))
-    _check.same_form(state.total, params, "state", "params")
-    _check.same_names(norms, weights, "state", "params")
-    along = _check.integer(dim, "dim", "dim=1")
+    weights, norms = _read.inexact(params, "params"), named(total_of(state, "state"))
+    _read.same_form(state.total, params, "state", "params")
+    _read.same_names(norms, weights, "state", "params")
+    along = _read.integer(dim, "dim", "dim=1")
     for name, norm in norms.items():
-        one_a_channel(norm, weights[name], along, _check.place(name, "state"), _check.place(name, "params"))
+        one_a_channel(norm, weights[name], along, _read.place(name, "state"), _read.place(name, "params"))
     return each(lambda w, squares: _wanda(w.detach(), squares, along), params, like(params, norms))
 
 
@@ -130,7 +130,7 @@ def _wanda(weight: Tensor, squares: Tensor, dim: int) -> Tensor:
 
 
 def _read(inputs: Any) -> Any:
-    _check.inexact(inputs, "inputs")
+    _read.inexact(inputs, "inputs")
     return inputs
 
 

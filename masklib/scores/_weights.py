@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _check, _order
+from masklib import _order, _read
 from masklib._names import Tensors, TensorsT, each, like
 from masklib._random import ELEMENTS, noise
 from masklib.scores._common import at_least_float32, no_autocast, one_a_channel, spread
@@ -35,7 +34,7 @@ def magnitude(params: TensorsT) -> TensorsT:
 
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
-    _rankable_each(_check.tensors(params, "params"))
+    _read.rankable_each(_read.tensors(params, "params"), magnitude=True, argument="params")
     return each(lambda w: _order.magnitude(w.detach()), params)
 
 
@@ -59,8 +58,8 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     >>> scores.random(torch.zeros(2), key=0)
     tensor([ 968999591178511036, 8524995788417003113])
     """
-    seed = _check.key(key)
-    values = _check.tensors(params, "params")
+    seed = _read.key(key)
+    values = _read.tensors(params, "params")
     return like(params, {n: noise(seed, n, ELEMENTS, list(v.shape), v.device) for n, v in values.items()})
 
 
@@ -87,7 +86,7 @@ def lamp(params: TensorsT) -> TensorsT:
 
     Reference: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", 2021, equation 5.
     """
-    _check.inexact(params, "params")
+    _read.inexact(params, "params")
     return each(_lamp, params)
 
 
@@ -129,9 +128,9 @@ def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> Tensor
 
     Reference: He et al., "Filter Pruning via Geometric Median", 2019, equation 4.
     """
-    along, each_one = _check.integer(dim, "dim", "dim=0"), _flag(per_channel)
-    for name, weight in _check.inexact(params, "params").items():
-        _filters_of(weight, along, _check.place(name, "params"))
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
+    for name, weight in _read.inexact(params, "params").items():
+        _filters_of(weight, along, _read.place(name, "params"))
     return each(lambda w: _a_channel(_fpgm(w.detach(), along), w, along, each_one), params)
 
 
@@ -188,12 +187,12 @@ def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0, per_channel: 
 
     Reference: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", 2017.
     """
-    weights, gammas = _check.inexact(params, "params"), _check.inexact(scales, "scales")
-    _check.same_form(scales, params, "scales", "params")
-    _check.same_names(gammas, weights, "scales", "params")
-    along, each_one = _check.integer(dim, "dim", "dim=0"), _flag(per_channel)
+    weights, gammas = _read.inexact(params, "params"), _read.inexact(scales, "scales")
+    _read.same_form(scales, params, "scales", "params")
+    _read.same_names(gammas, weights, "scales", "params")
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
     for name, gamma in gammas.items():
-        one_a_channel(gamma, weights[name], along, _check.place(name, "scales"), _check.place(name, "params"))
+        one_a_channel(gamma, weights[name], along, _read.place(name, "scales"), _read.place(name, "params"))
     return each(lambda w, g: _a_channel(_sizes(w, g), w, along, each_one), params, like(params, gammas))
 
 
@@ -206,12 +205,6 @@ def _a_channel(values: Tensor, weight: Tensor, dim: int, per_channel: bool) -> T
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def _rankable_each(values: Mapping[str, Tensor]) -> None:
-    """Refuse dtypes without a magnitude, of tensors that are not compared with one another."""
-    for name, tensor in values.items():
-        _check.rankable({name: tensor}, True, "params")
 
 
 def _flag(value: Any) -> bool:
@@ -227,4 +220,4 @@ def _filters_of(weight: Tensor, dim: int, where: str) -> None:
             f"{where} must have two dims or more, got shape {tuple(weight.shape)}: a bias has no filters. "
             "Leave it out, for example by select(params, lambda name, p: p.dim() > 1)."
         )
-    _check.dimension(dim, weight, where)
+    _read.dimension(dim, weight, where)

@@ -1,0 +1,310 @@
+"""Methods that also change weights: what survives in a linear layer takes over from what is removed.
+
+    (weight, statistics, default_mask, *, amount | keep | sparsity, groups) -> (weight, mask)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklib import _read
+from masklib._names import Tensors, TensorsT, like, named
+from masklib.groups import elements
+from masklib.groups._plan import folded
+from masklib.methods import compute_mask, identity
+from masklib.scores import Hessian
+from masklib.scores._common import no_autocast, total_of
+
+
+def sparsegpt(
+    weight: TensorsT,
+    statistics: Hessian,
+    default_mask: Tensors | None = None,
+    *,
+    amount: Any = None,
+    keep: Any = None,
+    sparsity: Any = None,
+    groups: Any = None,
+    block: int = 128,
+    damping: float = 0.01,
+) -> tuple[TensorsT, TensorsT]:
+    """Prune a weight column by column, and let the columns to the right make up for each error.
+
+        H = 2 / count * total
+        U = upper Cholesky factor of the inverse of H + damping * mean(diag H) * I
+        S(i, j) = (W(i, j) / U(j, j))**2                                  lowest first, within each block of columns
+        W(i, j:) -= (W(i, j) - Q(i, j)) / U(j, j) * U(j, j:)              Q(i, j) = W(i, j) where kept, else 0
+
+    The outputs of the layer change little: far less than if the same elements were only zeroed. Features that are
+    always zero (a zero on the diagonal of H) are pruned first, as their weights do nothing. Each tensor of a mapping is
+    pruned on its own.
+
+    Args:
+        weight: of shape (out, in), a tensor or a mapping by name.
+        statistics: of the layer's inputs, as `scores.add_hessian` returns them; in float64 all is computed in float64.
+        default_mask: bool, what is alive now; None for all.
+        amount, keep, sparsity: as for `compute_mask`, counted in each block of columns, or in each pool that is
+            narrower; a value, or values by name.
+        groups: the items and pools within a block, `elements()` by default; an item must not span two blocks.
+        block: how many columns are chosen at a time; windows must divide it.
+        damping: how much of the mean curvature is added to each diagonal entry.
+
+    Returns:
+        The new weight, with exact zeros where the mask is False, in the weight's dtype; and the mask.
+
+    Raises:
+        TypeError: if a weight is not real floating, the statistics are none, or the groups do not fold a shape.
+        ValueError: if shapes disagree, the weight does not fit the groups, a pool cannot meet the number, or the
+            statistics hold no inputs, values that are not finite, or too few inputs for `damping=0`.
+
+    >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.1, 1.0]])
+    >>> state = scores.add_hessian(None, x)
+    >>> w, mask = sparsegpt(torch.tensor([[1.0, 2.0, 4.0]]), state, amount=1, damping=0.0)
+    >>> mask, (x @ (w[0] - torch.tensor([1.0, 2.0, 4.0]))).abs().max() < 0.1
+    (tensor([[False,  True,  True]]), tensor(True))
+
+    Reference: Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2023,
+    algorithm 1.
+    """
+    weights, pools = _weights(weight), elements() if groups is None else groups
+    states = _statistics(statistics, weight)
+    numbers = {n: _numbers(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
+    alive = named(identity(weight, default_mask))  # type: ignore[type-var]
+    columns, ridge = _read.integer(block, "block", "block=128"), _damping(damping)
+    runs = {n: _runs(pools, n, tuple(w.shape), columns) for n, w in weights.items()}
+    done = {n: _sparsegpt(n, w, states[n], alive[n], numbers[n], pools, runs[n], ridge) for n, w in weights.items()}
+    return like(weight, {n: w for n, (w, _) in done.items()}), like(weight, {n: m for n, (_, m) in done.items()})
+
+
+Run = tuple[int, int]  # columns from one to before another
+Blocks = list[list[Run]]  # the runs of columns that are chosen together, block by block
+
+
+def _sparsegpt(
+    name: str,
+    weight: Tensor,
+    state: tuple[Tensor, int],
+    alive: Tensor,
+    numbers: Mapping[str, Any],
+    groups: Any,
+    blocks: Blocks,
+    damping: float,
+) -> tuple[Tensor, Tensor]:
+    total, count = state
+    wide = torch.promote_types(torch.promote_types(weight.dtype, total.dtype), torch.float32)
+    curved = total.detach().to(wide) * (2 / count)
+    factor = _surgeon(curved, damping, count, _read.place(name, "statistics"))
+    values = _batched(weight.detach().to(wide).masked_fill(curved.diagonal() == 0, 0), alive, *numbers.values())
+    masks = [torch.zeros_like(alive[:, :0])]
+    with no_autocast(weight):
+        for runs in blocks:
+            start, stop = runs[0][0], runs[-1][1]
+            errors = torch.zeros_like(values[:, start:stop])
+            for first, last in runs:
+                saliency = (values[:, first:last] / factor.diagonal()[first:last]) ** 2
+                chosen = compute_mask({name: saliency}, {name: alive[:, first:last]}, groups=groups, **numbers)
+                masks.append(chosen[name])
+                _make_up(values[:, first:stop], factor[first:stop, first:stop], masks[-1], errors[:, first - start :])
+            values[:, stop:] -= errors @ factor[start:stop, stop:]
+    mask = torch.cat(masks, 1)
+    return values.where(mask, 0).to(weight.dtype), mask
+
+
+def _make_up(values: Tensor, factor: Tensor, mask: Tensor, errors: Tensor) -> None:
+    """Let the columns of a block to the right take over what the first ones lose, in place."""
+    for j in range(mask.shape[1]):
+        errors[:, j] = values[:, j].where(~mask[:, j], 0) / factor[j, j]
+        values[:, j:] -= errors[:, j, None] * factor[j, j:]
+
+
+def _batched(values: Tensor, *others: Any) -> Tensor:
+    """The values, with a batch dim wherever `vmap` gives one to what decides over them: they change in place."""
+    for other in others:
+        if isinstance(other, Tensor):
+            values = values + torch.zeros_like(other, dtype=values.dtype)
+    return values
+
+
+# ---- the factor -----------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("masklib::surgeon", mutates_args=())
+def _surgeon(hessian: Tensor, damping: float, count: int, where: str) -> Tensor:
+    """The upper Cholesky factor of the inverse of (..., n, n), dead features and damping seen to.
+
+    An operator, so that what is wrong with the data is told the same under every transform.
+    """
+    _refuse_values(hessian, where)
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    ridge = (diagonal == 0) + damping * (diagonal + (diagonal == 0)).mean(-1, keepdim=True)
+    lower, failed = torch.linalg.cholesky_ex(hessian + torch.diag_embed(ridge))
+    _refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
+    factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    _refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
+    return factor
+
+
+@_surgeon.register_fake
+def _(hessian: Tensor, damping: float, count: int, where: str) -> Tensor:
+    return torch.empty_like(hessian, memory_format=torch.contiguous_format)
+
+
+@_surgeon.register_vmap
+def _(info: Any, in_dims: Any, hessian: Tensor, damping: float, count: int, where: str) -> tuple[Tensor, int]:
+    return _surgeon(hessian.movedim(in_dims[0], 0), damping, count, where), 0
+
+
+# ---- blocks and pools -----------------------------------------------------------------------------------------------
+
+
+def _runs(groups: Any, name: str, shape: tuple[int, ...], block: int) -> Blocks:
+    """The columns that are chosen together: block by block, and within a block as few as no pool spans."""
+    if not callable(getattr(groups, "fold", None)) or isinstance(groups, type):
+        raise TypeError(
+            f"`groups` must fold a weight by `fold(shape)`, as elements(), rows() or windows(4) do, got {groups!r}."
+        )
+    if block < 1:
+        raise ValueError(f"`block` must be positive, got {block}. For example block=128.")
+    _refuse_cut_items(groups, name, shape, block)
+    starts = range(0, shape[1], block)
+    return [[(s + a, s + b) for a, b in _narrow(groups, (shape[0], min(block, shape[1] - s)), block)] for s in starts]
+
+
+def _narrow(groups: Any, shape: tuple[int, int], block: int) -> list[Run]:
+    """The narrowest runs of columns of a block that no pool crosses."""
+    folding = _fold_block(groups, shape, block)
+    if folding.pools is None:
+        return [(0, shape[1])]
+    low, high = _spans(folding, shape, folding.pools)
+    crossed = torch.zeros(shape[1] + 1, dtype=torch.int64, device="cpu")
+    crossed.index_add_(0, low, torch.ones_like(low)).index_add_(0, high, -torch.ones_like(high))
+    ends = [i + 1 for i, pools in enumerate(crossed.cumsum(0)[: shape[1]].tolist()) if not pools]
+    runs = list(zip([0, *ends], ends))
+    return runs if all(_folds(groups, (shape[0], b - a)) for a, b in runs) else [(0, shape[1])]
+
+
+def _spans(folding: Any, shape: tuple[int, ...], rows: int) -> tuple[Tensor, Tensor]:
+    """The first and the last column of each of so many rows of a folding; padding counts for nothing."""
+    places = torch.arange(1, shape[1] + 1, device="cpu").expand(shape)
+    matrix = folding.matrix(places).reshape(rows, -1)
+    if not matrix.numel():
+        return matrix.new_zeros(0), matrix.new_zeros(0)
+    first = matrix.masked_fill(matrix == 0, shape[1]).amin(1)
+    return first - 1, matrix.amax(1).clamp(min=1) - 1
+
+
+def _folds(groups: Any, shape: tuple[int, int]) -> bool:
+    try:
+        groups.fold(torch.Size(shape))
+    except (IndexError, TypeError, ValueError):
+        return False
+    return True
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _weights(value: Any) -> Mapping[str, Tensor]:
+    """Read the weights of linear layers."""
+    for name, tensor in (entries := _read.tensors(value, "weight")).items():
+        where = _read.place(name, "weight")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{where} must be a floating tensor, got {tensor.dtype}.")
+        if tensor.dim() != 2:
+            raise ValueError(
+                f"{where} must have shape (out, in), got {tuple(tensor.shape)}. "
+                "Flatten a convolution's kernel: weight.flatten(1)."
+            )
+    return entries
+
+
+def _statistics(value: Any, weight: Any) -> dict[str, tuple[Tensor, int]]:
+    """Read the total and the count of each weight's inputs."""
+    totals = _read.inexact(total_of(value, "statistics"), "statistics")
+    _read.same_form(value.total, weight, "statistics.total", "weight")
+    _read.same_names(totals, named(weight), "statistics", "weight")
+    counts = named(value.count)
+    for name, total in totals.items():
+        _refuse_other(total, counts[name], named(weight)[name], name)
+    return {name: (total, counts[name]) for name, total in totals.items()}
+
+
+def _refuse_other(total: Tensor, count: int, weight: Tensor, name: str) -> None:
+    """Refuse statistics that are not of the weight's inputs."""
+    where, reference = _read.place(name, "statistics"), _read.place(name, "weight")
+    if total.is_complex():
+        raise TypeError(f"{where} must be real, got {total.dtype}: complex layers cannot be reconstructed.")
+    if total.shape != (weight.shape[1],) * 2:
+        raise ValueError(
+            f"{where} must be of the {weight.shape[1]} inputs of {reference}, a total of shape (in, in), got "
+            f"{tuple(total.shape)}. Flatten a convolution's kernel and unfold its inputs; transpose an (in, out) weight."
+        )
+    if total.device != weight.device:
+        raise ValueError(f"{where} must be on the device of {reference}, {weight.device}, got {total.device}.")
+    if count < 1:
+        raise ValueError(
+            f"{where} holds no inputs: nothing came through that layer. "
+            "Add inputs that reach it, or prune it by another score."
+        )
+
+
+def _numbers(name: str, weights: Mapping[str, Tensor], **numbers: Any) -> dict[str, Any]:
+    """The numbers of one weight."""
+    for argument, value in numbers.items():
+        if isinstance(value, Mapping):
+            _read.same_names(value, weights, argument, "weight")
+    return {argument: v[name] if isinstance(v, Mapping) else v for argument, v in numbers.items()}
+
+
+def _damping(value: Any) -> float:
+    if not 0 <= (number := _read.order(value, "damping")) < float("inf"):
+        raise ValueError(f"`damping` must be at least 0 and finite, got {value!r}. For example damping=0.01.")
+    return number
+
+
+def _refuse_cut_items(groups: Any, name: str, shape: tuple[int, ...], block: int) -> None:
+    """Refuse a weight that does not fit the groups, and items that lie in two blocks."""
+    folding = folded(groups, name, torch.Size(shape), "weight")
+    low, high = _spans(folding, shape, folding.rows) if folding.elements > 1 else (torch.zeros(0), torch.zeros(0))
+    if bool((low // block != high // block).any()):
+        raise ValueError(
+            f"`block` must be a multiple of the columns that an item of {groups!r} spans, got {block}. "
+            f"For example block={shape[1]}, all columns."
+        )
+
+
+def _fold_block(groups: Any, shape: tuple[int, int], block: int) -> Any:
+    try:
+        return groups.fold(torch.Size(shape))
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"`block` must be a width that {groups!r} fits, got {block}: {error}") from error
+
+
+def _refuse_values(hessian: Tensor, where: str) -> None:
+    """Refuse what is no sum of outer products."""
+    wrong = int((~hessian.isfinite()).sum())
+    if wrong:
+        raise ValueError(
+            f"{where} has {wrong} entries that are not finite: some inputs were NaN, infinite, or too large to square. "
+            "Find them by inputs.isfinite(), or add inputs in float64."
+        )
+    size = hessian.abs().amax() if hessian.numel() else 0
+    if bool(((hessian - hessian.mT).abs() > 1e-3 * size).any()):
+        raise ValueError(f"{where} must be symmetric, a sum of x x^T. For example scores.add_hessian(None, inputs).")
+
+
+def _refuse_indefinite(failed: Tensor, damping: float, count: int, features: int, where: str) -> None:
+    """Say why there is no Cholesky factor."""
+    if not bool(failed.any()):
+        return
+    if damping:
+        cause = "it is not a sum of x x^T, or its entries differ too widely for its dtype"
+        hint = "Add inputs in float64, or raise the damping."
+    else:
+        cause = f"its {count} inputs do not span its {features} features"
+        hint = "Pass damping=0.01, or add more inputs."
+    raise ValueError(f"{where} is not positive definite with damping={damping}: {cause}. {hint}")
