@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _order, _read
+from masklib import _read, selection
 from masklib._names import Tensors, TensorsT, each, like
-from masklib._random import ELEMENTS, noise
 from masklib.scores._common import at_least_float32, no_autocast, one_a_channel, spread
 
 
@@ -35,7 +34,7 @@ def magnitude(params: TensorsT) -> TensorsT:
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
     _read.rankable_each(_read.tensors(params, "params"), magnitude=True, argument="params")
-    return each(lambda w: _order.magnitude(w.detach()), params)
+    return each(lambda w: selection.magnitude(w.detach()), params)
 
 
 def random(params: TensorsT, *, key: Any) -> TensorsT:
@@ -60,7 +59,8 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     """
     seed = _read.key(key)
     values = _read.tensors(params, "params")
-    return like(params, {n: noise(seed, n, ELEMENTS, list(v.shape), v.device) for n, v in values.items()})
+    noises = {n: selection.noise(seed, n, selection.ELEMENTS, list(v.shape), v.device) for n, v in values.items()}
+    return like(params, noises)
 
 
 def lamp(params: TensorsT) -> TensorsT:
