@@ -13,11 +13,12 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import Tensors, TensorsT, like, named
+from masklib._statistics import damping_of, numbers_of, refuse_indefinite, refuse_values, statistics_of, weights_of
 from masklib.groups import elements
 from masklib.groups._plan import folded
 from masklib.methods import compute_mask, identity
 from masklib.scores import Hessian
-from masklib.scores._common import no_autocast, total_of
+from masklib.scores._common import no_autocast
 
 
 def sparsegpt(
@@ -70,11 +71,11 @@ def sparsegpt(
     Reference: Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2023,
     algorithm 1.
     """
-    weights, pools = _weights(weight), elements() if groups is None else groups
-    states = _statistics(statistics, weight)
-    numbers = {n: _numbers(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
+    weights, pools = weights_of(weight), elements() if groups is None else groups
+    states = statistics_of(statistics, weight)
+    numbers = {n: numbers_of(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
     alive = named(identity(weight, default_mask))  # type: ignore[type-var]
-    columns, ridge = _read.integer(block, "block", "block=128"), _damping(damping)
+    columns, ridge = _read.integer(block, "block", "block=128"), damping_of(damping)
     runs = {n: _runs(pools, n, tuple(w.shape), columns) for n, w in weights.items()}
     done = {n: _sparsegpt(n, w, states[n], alive[n], numbers[n], pools, runs[n], ridge) for n, w in weights.items()}
     return like(weight, {n: w for n, (w, _) in done.items()}), like(weight, {n: m for n, (_, m) in done.items()})
@@ -138,13 +139,13 @@ def _surgeon(hessian: Tensor, damping: float, count: int, where: str) -> Tensor:
 
     An operator, so that what is wrong with the data is told the same under every transform.
     """
-    _refuse_values(hessian, where)
+    refuse_values(hessian, where)
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     ridge = (diagonal == 0) + damping * (diagonal + (diagonal == 0)).mean(-1, keepdim=True)
     lower, failed = torch.linalg.cholesky_ex(hessian + torch.diag_embed(ridge))
-    _refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
+    refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
     factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-    _refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
+    refuse_indefinite(failed, damping, count, hessian.shape[-1], where)
     return factor
 
 
@@ -205,67 +206,6 @@ def _folds(groups: Any, shape: tuple[int, int]) -> bool:
     return True
 
 
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def _weights(value: Any) -> Mapping[str, Tensor]:
-    """Read the weights of linear layers."""
-    for name, tensor in (entries := _read.tensors(value, "weight")).items():
-        where = _read.place(name, "weight")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{where} must be a floating tensor, got {tensor.dtype}.")
-        if tensor.dim() != 2:
-            raise ValueError(
-                f"{where} must have shape (out, in), got {tuple(tensor.shape)}. "
-                "Flatten a convolution's kernel: weight.flatten(1)."
-            )
-    return entries
-
-
-def _statistics(value: Any, weight: Any) -> dict[str, tuple[Tensor, int]]:
-    """Read the total and the count of each weight's inputs."""
-    totals = _read.inexact(total_of(value, "statistics"), "statistics")
-    _read.same_form(value.total, weight, "statistics.total", "weight")
-    _read.same_names(totals, named(weight), "statistics", "weight")
-    counts = named(value.count)
-    for name, total in totals.items():
-        _refuse_other(total, counts[name], named(weight)[name], name)
-    return {name: (total, counts[name]) for name, total in totals.items()}
-
-
-def _refuse_other(total: Tensor, count: int, weight: Tensor, name: str) -> None:
-    """Refuse statistics that are not of the weight's inputs."""
-    where, reference = _read.place(name, "statistics"), _read.place(name, "weight")
-    if total.is_complex():
-        raise TypeError(f"{where} must be real, got {total.dtype}: complex layers cannot be reconstructed.")
-    if total.shape != (weight.shape[1],) * 2:
-        raise ValueError(
-            f"{where} must be of the {weight.shape[1]} inputs of {reference}, a total of shape (in, in), got "
-            f"{tuple(total.shape)}. Flatten a convolution's kernel and unfold its inputs; transpose an (in, out) weight."
-        )
-    if total.device != weight.device:
-        raise ValueError(f"{where} must be on the device of {reference}, {weight.device}, got {total.device}.")
-    if count < 1:
-        raise ValueError(
-            f"{where} holds no inputs: nothing came through that layer. "
-            "Add inputs that reach it, or prune it by another score."
-        )
-
-
-def _numbers(name: str, weights: Mapping[str, Tensor], **numbers: Any) -> dict[str, Any]:
-    """The numbers of one weight."""
-    for argument, value in numbers.items():
-        if isinstance(value, Mapping):
-            _read.same_names(value, weights, argument, "weight")
-    return {argument: v[name] if isinstance(v, Mapping) else v for argument, v in numbers.items()}
-
-
-def _damping(value: Any) -> float:
-    if not 0 <= (number := _read.order(value, "damping")) < float("inf"):
-        raise ValueError(f"`damping` must be at least 0 and finite, got {value!r}. For example damping=0.01.")
-    return number
-
-
 def _refuse_cut_items(groups: Any, name: str, shape: tuple[int, ...], block: int) -> None:
     """Refuse a weight that does not fit the groups, and items that lie in two blocks."""
     folding = folded(groups, name, torch.Size(shape), "weight")
@@ -282,29 +222,3 @@ def _fold_block(groups: Any, shape: tuple[int, int], block: int) -> Any:
         return groups.fold(torch.Size(shape))
     except (IndexError, TypeError, ValueError) as error:
         raise ValueError(f"`block` must be a width that {groups!r} fits, got {block}: {error}") from error
-
-
-def _refuse_values(hessian: Tensor, where: str) -> None:
-    """Refuse what is no sum of outer products."""
-    wrong = int((~hessian.isfinite()).sum())
-    if wrong:
-        raise ValueError(
-            f"{where} has {wrong} entries that are not finite: some inputs were NaN, infinite, or too large to square. "
-            "Find them by inputs.isfinite(), or add inputs in float64."
-        )
-    size = hessian.abs().amax() if hessian.numel() else 0
-    if bool(((hessian - hessian.mT).abs() > 1e-3 * size).any()):
-        raise ValueError(f"{where} must be symmetric, a sum of x x^T. For example scores.add_hessian(None, inputs).")
-
-
-def _refuse_indefinite(failed: Tensor, damping: float, count: int, features: int, where: str) -> None:
-    """Say why there is no Cholesky factor."""
-    if not bool(failed.any()):
-        return
-    if damping:
-        cause = "it is not a sum of x x^T, or its entries differ too widely for its dtype"
-        hint = "Add inputs in float64, or raise the damping."
-    else:
-        cause = f"its {count} inputs do not span its {features} features"
-        hint = "Pass damping=0.01, or add more inputs."
-    raise ValueError(f"{where} is not positive definite with damping={damping}: {cause}. {hint}")

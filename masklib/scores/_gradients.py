@@ -94,7 +94,7 @@ def add_squared_grads(state: SquaredGrads | None, grads: TensorsT) -> SquaredGra
     >>> scores.add_squared_grads(None, torch.tensor([1.0, -2.0]))
     SquaredGrads(total=tensor([1., 4.]), count=1)
     """
-    squares = each(lambda g: _widened(g).abs() ** 2, _read(grads, "grads"))
+    squares = each(lambda g: _widened(g).abs() ** 2, _floating(grads, "grads"))
     return SquaredGrads(*added(state, squares, each(lambda _: 1, squares), "grads"))
 
 
@@ -205,7 +205,7 @@ def grasp(params: TensorsT, loss: Callable[..., Tensor], *args: Any) -> TensorsT
     Reference: Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow", 2020, equation 8.
     """
     gradient = grad_of(loss)
-    weights = each(Tensor.detach, _read(params, "params"))
+    weights = each(Tensor.detach, _floating(params, "params"))
 
     def half_squared_norm(p: Any) -> Any:
         grads = named(gradient(p, *args)).values()
@@ -253,7 +253,7 @@ def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> T
     section 5.
     """
     _read.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
-    sizes = each(lambda w: w.detach().abs().to(w.dtype), _read(params, "params"))
+    sizes = each(lambda w: w.detach().abs().to(w.dtype), _floating(params, "params"))
     ones = torch.ones_like(_one_input(inputs))
     flow_of = grad_of(lambda p: _flow(model(p, ones)))
     with no_autocast(sizes):
@@ -279,7 +279,7 @@ def _widened(tensor: Tensor) -> Tensor:
     return _wide(tensor.detach())
 
 
-def _read(value: Any, argument: str) -> Any:
+def _floating(value: Any, argument: str) -> Any:
     _read.inexact(value, argument)
     return value
 

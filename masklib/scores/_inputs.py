@@ -39,7 +39,7 @@ def add_input_norms(state: InputNorms | None, inputs: TensorsT) -> InputNorms:
     >>> scores.add_input_norms(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
     InputNorms(total=tensor([10.,  4.]), count=2)
     """
-    rows = each(_rows, _read(inputs))
+    rows = each(_rows, _floating(inputs))
     return InputNorms(*added(state, each(_squares, rows), each(len, rows), "inputs"))
 
 
@@ -82,7 +82,7 @@ def add_hessian(state: Hessian | None, inputs: TensorsT) -> Hessian:
 
     Reference: Frantar and Alistarh, "SparseGPT", 2023, section 3.1.
     """
-    rows = each(_rows, _read(inputs))
+    rows = each(_rows, _floating(inputs))
     with no_autocast(rows):
         products = each(lambda x: x.T @ x.conj(), rows)
     return Hessian(*added(state, products, each(len, rows), "inputs"))
@@ -129,7 +129,7 @@ def _wanda(weight: Tensor, squares: Tensor, dim: int) -> Tensor:
     return weight.abs().to(at_least_float32(weight, squares)) * spread(squares.sqrt(), weight, dim)
 
 
-def _read(inputs: Any) -> Any:
+def _floating(inputs: Any) -> Any:
     _read.inexact(inputs, "inputs")
     return inputs
 
