@@ -10,6 +10,7 @@ from masklib import scores as scores
 from masklib._version import __version__ as __version__
 from masklib.algebra import complement as complement
 from masklib.algebra import count as count
+from masklib.algebra import dense as dense
 from masklib.algebra import difference as difference
 from masklib.algebra import intersection as intersection
 from masklib.algebra import overlap as overlap

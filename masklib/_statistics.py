@@ -45,7 +45,7 @@ def _refuse_other(total: Tensor, count: int, weight: Tensor, name: str) -> None:
     if total.shape != (weight.shape[1],) * 2:
         raise ValueError(
             f"{where} must be of the {weight.shape[1]} inputs of {reference}, a total of shape (in, in), got "
-            f"{tuple(total.shape)}. Flatten a convolution's kernel and unfold its inputs; transpose an (in, out) weight."
+            f"{tuple(total.shape)}. Unfold the inputs of a convolution; transpose an (in, out) weight."
         )
     if total.device != weight.device:
         raise ValueError(f"{where} must be on the device of {reference}, {weight.device}, got {total.device}.")

@@ -1,6 +1,6 @@
 """Methods that also change weights: what survives in a linear layer takes over from what is removed.
 
-    (weight, statistics, default_mask, *, amount | keep | sparsity, groups) -> (weight, mask)
+(weight, statistics, default_mask, *, amount | keep | sparsity, groups) -> (weight, mask)
 """
 
 from __future__ import annotations

@@ -275,9 +275,21 @@ BAD = [
     ),
     (IndexError, "A 0-d tensor has none", lambda: ml.compute_mask(torch.tensor(1.0), keep=1, groups=ml.channels(0))),
     (IndexError, "`scores` of 'a'", lambda: ml.n_of_m(MAPPING, keep=1, of=3, dim=-3)),
-    (ValueError, "`of` must divide the size 3 of dim -1, got 2. For a shorter last window, pass ragged=True.", lambda: ml.n_of_m(S, keep=1, of=2)),
-    (ValueError, "`shape[1]` must divide the size 3 of dim 1, got 2. For smaller last tiles, pass ragged=True.", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((2, 2)))),
-    (ValueError, "needs a tensor of at least 3 dims, got shape (2, 3). For example blocks((1, 1)).", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((1, 1, 1)))),
+    (
+        ValueError,
+        "`of` must divide the size 3 of dim -1, got 2. For a shorter last window, pass ragged=True.",
+        lambda: ml.n_of_m(S, keep=1, of=2),
+    ),
+    (
+        ValueError,
+        "`shape[1]` must divide the size 3 of dim 1, got 2. For smaller last tiles, pass ragged=True.",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((2, 2))),
+    ),
+    (
+        ValueError,
+        "needs a tensor of at least 3 dims, got shape (2, 3). For example blocks((1, 1)).",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((1, 1, 1))),
+    ),
     (
         TypeError,
         "`n` must be a number (inf and -inf included), got 'fro'",
