@@ -218,14 +218,15 @@ def _ratio(shape: tuple[int, ...]) -> float:
 
 
 def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
-    """The sparsities that are given, by name: a name itself comes before the patterns that fit it."""
+    """The sparsities that are given, by name: what is a name is no pattern, and comes before those that fit it."""
     if fixed is None:
         return {}
     if callable(fixed):
         values = {n: fixed(n, t) for n, t in params.items()}
         return {n: _read.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
     _patterns_fit(fixed, params)
-    first = {n: [n] if n in fixed else [p for p in fixed if fnmatchcase(n, p)][:1] for n in params}
+    patterns = [p for p in fixed if p not in params]
+    first = {n: [n] if n in fixed else [p for p in patterns if fnmatchcase(n, p)][:1] for n in params}
     return {n: _read.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}
 
 

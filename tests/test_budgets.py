@@ -221,7 +221,7 @@ def test_the_first_pattern_that_fits_counts():
 
 def test_a_name_is_itself_before_it_is_a_pattern():
     params = {"w[0]": torch.empty(4), "w0": torch.empty(4), "w[1]": torch.empty(4)}
-    assert budgets.uniform(params, 0.5, fixed={"w[0]": 0.0})["w[0]"] == 0
+    assert budgets.uniform(params, 0.5, fixed={"w[0]": 0.0}) == {"w[0]": 0.0, "w0": 0.75, "w[1]": 0.75}
     assert budgets.uniform(params, 0.5, fixed={"*": 0.5, "w[1]": 1.0, "w[0]": 0.0})["w[0]"] == 0
     assert budgets.uniform(params, 0.5, fixed={"w[01]": 0.0})["w0"] == 0
 
