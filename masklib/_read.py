@@ -1,7 +1,7 @@
 """The door: arguments become plain values here, and nothing behind it asks again.
 
-What more than one module reads is read here; what a single module takes is checked in that module. The wording is one: a
-message names the argument, shows the value, says the cause and gives a call that works.
+What more than one module reads is read here; what a single module takes is checked in that module. The wording is one:
+a message names the argument, shows the value, says the cause and gives a call that works.
 """
 
 from __future__ import annotations

@@ -22,18 +22,18 @@ HowMany = tuple[str, Any]
 Items = tuple[Tensor, Tensor | None, bool]  # what a set's items are ranked by, which live, and whether by magnitude
 
 
-def select(
+def apply_rule(
     scores: Any, default_mask: Any, how_many: HowMany, groups: Any, *, by_magnitude: bool = False, least: Any = None
 ) -> Any:
     """Kill the lowest items of each pool."""
     _refuse_groups(groups)
     values, alive = read(scores, default_mask)
-    own = getattr(groups, "select", None)
+    own = getattr(groups, "rank", None)
     if own is not None:
         _refuse_floors(least, groups)
         same_shapes(values, alive)
         return like(scores, own(values, alive, *how_many))
-    shapes = {n: (v if alive[n] is None else alive[n]).shape for n, v in values.items()}
+    shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
     sets = plan(groups, shapes)
     items = _scored(sets, values, alive, getattr(groups, "p", None), getattr(groups, "mean", False), by_magnitude)
     return like(scores, kill(sets, items, values, alive, how_many, _floors(least, sets, groups)))
@@ -85,11 +85,7 @@ def _pools(members: Set) -> int | None:
 def _is_plain(members: Set, values: Values, alive: Alive) -> bool:
     """Whether each item of a set is one number: a single element, or an item whose score is given."""
     ((name, folding), *others) = members.items()
-    return not others and (folding.elements == 1 or _is_by_item(values[name], alive[name]))
-
-
-def _is_by_item(scores: Tensor, alive: Tensor | None) -> bool:
-    return alive is not None and scores.shape != alive.shape
+    return not others and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
 
 
 def _as_they_are(members: Set, values: Values, alive: Alive, magnitude: bool) -> Items:
@@ -111,7 +107,7 @@ def _reduced(members: Set, values: Values, alive: Alive, p: float | None, mean: 
 
 def _matrix(folding: Folding, scores: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Scores as (items, elements) and which of them live; an item whose score is given is one element."""
-    if _is_by_item(scores, alive):
+    if alive is not None and scores.shape != alive.shape:
         return scores[:, None], folding.matrix(alive).any(1, keepdim=True)
     if folding.padded and alive is None:
         alive = torch.ones_like(scores, dtype=torch.bool)
@@ -156,7 +152,7 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
     """Which items stay in the pools that a set has to itself."""
     name, folding = next(iter(members.items()))
     scores, live, magnitude = items
-    shape = folding.pools, folding.items
+    shape = folding.rows // max(folding.items, 1), folding.items
     real = None
     if folding.padded:
         whole = torch.ones(_shape(values[name], alive[name]), dtype=torch.bool, device=scores.device)

@@ -110,7 +110,7 @@ def test_dense_of_every_dtype(dtype):
 
 @pytest.mark.parametrize("measure", [count, sparsity, complement])
 def test_a_module_is_no_mask(measure):
-    with pytest.raises(TypeError, match="a bool tensor, or a mapping of them by name, got Linear.*prune.masks"):
+    with pytest.raises(TypeError, match=r"a bool tensor, or a mapping of them by name, got Linear\. .*prune\.masks"):
         measure(torch.nn.Linear(2, 2))
 
 

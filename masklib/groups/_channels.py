@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from masklib import _read
 from masklib.groups._dims import slices
@@ -12,14 +12,16 @@ from masklib.groups._norm import norm
 from masklib.groups._printing import call
 
 
-class Channels(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Channels:
     """Each index along `dim` an item, one pool."""
 
     dim: int = 0
     p: float | None = None
     mean: bool = False
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """One item for each index along `dim`."""

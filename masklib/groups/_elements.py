@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
 
-class Elements(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Elements:
     """Single elements, one pool."""
 
-    __repr__ = call
+    def __repr__(self) -> str:
+        return call(self)
 
     def fold(self, shape: Sequence[int]) -> Folding:
         """Every entry is an item, in row-major order."""

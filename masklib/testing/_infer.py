@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from masklib.groups import elements
+
 Groups = Any
 Elements = Any
 from masklib.testing import _oracle as oracle
