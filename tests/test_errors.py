@@ -336,6 +336,10 @@ BAD = [
     (ValueError, "`b` must have the shape of `a`", lambda: ml.union(S > 1, S[0] > 1)),
     (TypeError, "`mask` must be bool", lambda: ml.complement(S)),
     (TypeError, "`mask` must be bool", lambda: ml.count(S)),
+    (TypeError, "got Linear. For a module pruned by", lambda: ml.sparsity(torch.nn.Linear(1, 1))),
+    (TypeError, "`b` must be a torch.Tensor|`b` must be of the form", lambda: ml.overlap(S > 1, None)),
+    (TypeError, "`params` must be a torch.Tensor", lambda: ml.dense(None)),
+    (TypeError, "`params` of 'w' must be a torch.Tensor", lambda: ml.dense({"w": 1})),
     (ValueError, "`b` must have exactly the names of `a`", lambda: ml.overlap({"a": S > 1}, {"b": S > 1})),
 ]
 
