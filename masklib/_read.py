@@ -107,6 +107,11 @@ def _form(value: Any) -> str:
 
 def same_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str = "scores") -> None:
     """Refuse a mapping that lacks a name of the reference or holds another one."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"`{argument}` must be a mapping with the names of `{reference}`, got {type(value).__name__}. "
+            f"For example {{name: {argument}[name] for name in {reference}}}."
+        )
     missing = [n for n in names if n not in value]
     unknown = [n for n in value if n not in names]
     if missing or unknown:
@@ -154,11 +159,7 @@ def is_mask(mask: Tensor, tensor: Tensor, where: str, reference: str) -> None:
     """Refuse a mask that is not bool or not on the tensor's device."""
     if mask.dtype != torch.bool:
         raise TypeError(f"{where} must be bool (True = kept), got {mask.dtype}. Pass mask != 0.")
-    if mask.device != tensor.device:
-        raise ValueError(
-            f"{where} must be on the device of {reference}, {tensor.device}, got {mask.device}. "
-            f"Pass mask.to({str(tensor.device)!r})."
-        )
+    same_device(mask, tensor, where, reference, "mask")
 
 
 def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> None:
@@ -166,6 +167,15 @@ def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> Non
     if value.shape != tensor.shape:
         raise ValueError(
             f"{where} must have the shape of {reference}, {tuple(tensor.shape)}, got {tuple(value.shape)}."
+        )
+
+
+def same_device(value: Tensor, tensor: Tensor, where: str, reference: str, what: str = "it") -> None:
+    """Refuse a tensor that is not where the reference is."""
+    if value.device != tensor.device:
+        raise ValueError(
+            f"{where} must be on the device of {reference}, {tensor.device}, got {value.device}. "
+            f"Pass {what}.to({str(tensor.device)!r})."
         )
 
 
