@@ -171,10 +171,7 @@ WRONG = wrong()
 
 def spoken(error: Exception) -> str:
     """What is wrong with an error: nothing if it is one of ours, or of a function that was passed."""
-    passed = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if frame.name in ("loss", "model", "forward")
-    ]
-    if passed:
+    if any(frame.name in ("loss", "model", "forward") for frame in traceback.extract_tb(error.__traceback__)):
         return ""
     if type(error) not in (ValueError, TypeError, IndexError):
         return f"is a {type(error).__name__}"

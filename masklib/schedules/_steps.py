@@ -81,8 +81,9 @@ def read(value: Any) -> Any:
     if isinstance(value, Tensor) and not value.is_nested and value.dim() == 0 and value.dtype in _STEPS:
         return value.long()
     if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, np.integer)):
-        dense = isinstance(value, Tensor) and not value.is_nested
-        shown = f"{value.dtype} of shape {tuple(value.shape)}" if dense else repr(value)
+        shown = repr(value)
+        if isinstance(value, Tensor) and not value.is_nested:
+            shown = f"{value.dtype} of shape {tuple(value.shape)}"
         raise TypeError(f"`step` must be an int or a 0-d integer tensor, got {shown}. For example schedule(100).")
     return int(value)
 
