@@ -13,7 +13,7 @@ from torch import Tensor
 Map = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Folding:
     """How a tensor of one shape is folded into (pools, items, elements), and how it is put together again.
 
