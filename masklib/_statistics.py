@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from masklib import _read
+from masklib._amounts import how_many
 from masklib._names import named
 from masklib.scores._common import total_of
 
@@ -16,8 +17,8 @@ def weights_of(value: Any) -> Mapping[str, Tensor]:
     """Read the weights of linear layers."""
     for name, tensor in (entries := _read.tensors(value, "weight")).items():
         where = _read.place(name, "weight")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{where} must be a floating tensor, got {tensor.dtype}.")
+        if tensor.dtype not in _read.REAL:
+            raise TypeError(f"{where} must be a floating tensor, got {tensor.dtype}. Pass weight.float().")
         if tensor.dim() != 2:
             raise ValueError(
                 f"{where} must have shape (out, in), got {tuple(tensor.shape)}. "
@@ -47,8 +48,7 @@ def _refuse_other(total: Tensor, count: int, weight: Tensor, name: str) -> None:
             f"{where} must be of the {weight.shape[1]} inputs of {reference}, a total of shape (in, in), got "
             f"{tuple(total.shape)}. Unfold the inputs of a convolution; transpose an (in, out) weight."
         )
-    if total.device != weight.device:
-        raise ValueError(f"{where} must be on the device of {reference}, {weight.device}, got {total.device}.")
+    _read.same_device(total, weight, where, reference, "statistics")
     if count < 1:
         raise ValueError(
             f"{where} holds no inputs: nothing came through that layer. "
@@ -61,7 +61,9 @@ def numbers_of(name: str, weights: Mapping[str, Tensor], **numbers: Any) -> dict
     for argument, value in numbers.items():
         if isinstance(value, Mapping):
             _read.same_names(value, weights, argument, "weight")
-    return {argument: v[name] if isinstance(v, Mapping) else v for argument, v in numbers.items()}
+    own = {argument: v[name] if isinstance(v, Mapping) else v for argument, v in numbers.items()}
+    how_many(**own)
+    return own
 
 
 def damping_of(value: Any) -> float:

@@ -285,6 +285,8 @@ def _patterns_fit(patterns: Any, names: Iterable[str]) -> None:
     """Refuse a pattern that fits no name."""
     if not isinstance(patterns, Mapping):
         raise TypeError(f"`fixed` must be a mapping or a function, got {patterns!r}. For example {{'*.bias': 0.0}}.")
+    for pattern in patterns:
+        _read.is_name(pattern, "fixed")
     known = list(names)
     idle = [p for p in patterns if p not in known and not any(fnmatchcase(n, p) for n in known)]
     if idle:

@@ -169,8 +169,8 @@ def _runs(groups: Any, name: str, shape: tuple[int, ...], block: int) -> Blocks:
         raise TypeError(
             f"`groups` must fold a weight by `fold(shape)`, as elements(), rows() or windows(4) do, got {groups!r}."
         )
-    if block < 1:
-        raise ValueError(f"`block` must be positive, got {block}. For example block=128.")
+    if not 1 <= block < 2**63:
+        raise ValueError(f"`block` must be a positive number of columns, got {block}. For example block=128.")
     _refuse_cut_items(groups, name, shape, block)
     starts = range(0, shape[1], block)
     return [[(s + a, s + b) for a, b in _narrow(groups, (shape[0], min(block, shape[1] - s)), block)] for s in starts]

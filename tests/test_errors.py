@@ -230,7 +230,11 @@ BAD = [
         lambda: ml.compute_mask(S, amount=1, groups=ml.labels(torch.zeros(2, 3).long()), least=1),
     ),
     (TypeError, "`least` must be an int, got 0.5", lambda: ml.compute_mask(S, amount=1, least=0.5)),
-    (ValueError, "`least` must be at least 0", lambda: ml.compute_mask(S, amount=1, least=-1)),
+    (
+        ValueError,
+        "`least` must be at least 0, and no more than a tensor has, got -1",
+        lambda: ml.compute_mask(S, amount=1, least=-1),
+    ),
     (
         TypeError,
         "`least['a']` must be an int, got True",

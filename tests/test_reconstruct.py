@@ -376,7 +376,11 @@ FEW = scores.add_hessian(None, torch.ones(2, 4))
             "`block` must be a multiple of the columns that an item of channels() spans, got 2. For example block=4",
             lambda: ml.sparsegpt(W, EYE, keep=1, groups=ml.channels(0), block=2),
         ),
-        (ValueError, "`block` must be positive, got 0", lambda: ml.sparsegpt(W, EYE, keep=1, block=0)),
+        (
+            ValueError,
+            "`block` must be a positive number of columns, got 0",
+            lambda: ml.sparsegpt(W, EYE, keep=1, block=0),
+        ),
         (TypeError, "`block` must be an int", lambda: ml.sparsegpt(W, EYE, keep=1, block=2.0)),
         (ValueError, "`damping` must be at least 0", lambda: ml.sparsegpt(W, EYE, amount=1, damping=-1)),
         (ValueError, "`amount` must be between 0 and 8", lambda: ml.sparsegpt(W, EYE, amount=9)),

@@ -249,9 +249,9 @@ def test_they_do_not_change():
         (TypeError, "`boundaries` must be an int, got 1.5", lambda: schedules.join([ALL["cubic"]] * 2, [1.5])),
         (TypeError, "`parts` must be schedules", lambda: schedules.join(ALL["cubic"], [])),
         (TypeError, "`stop` must be an int, got None", lambda: schedules.cubic(0.5, stop=None)),
-        (TypeError, "a step must be an int", lambda: ALL["cubic"].due(1.5)),
-        (TypeError, "a step must be an int", lambda: ALL["one_shot"].due("now")),
-        (TypeError, "a step must be an int or a 0-d integer tensor, got 1.5", lambda: ALL["cubic"](1.5)),
+        (TypeError, "`step` must be an int", lambda: ALL["cubic"].due(1.5)),
+        (TypeError, "`step` must be an int", lambda: ALL["one_shot"].due("now")),
+        (TypeError, "`step` must be an int or a 0-d integer tensor, got 1.5", lambda: ALL["cubic"](1.5)),
         (TypeError, "got torch.float32 of shape \\(2,\\)", lambda: ALL["cubic"](torch.ones(2))),
     ],
 )

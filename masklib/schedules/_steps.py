@@ -78,11 +78,13 @@ _STEPS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
 
 def read(value: Any) -> Any:
     """Read a step: an int, or a 0-d integer tensor as int64."""
-    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype in _STEPS:
+    if isinstance(value, Tensor) and not value.is_nested and value.dim() == 0 and value.dtype in _STEPS:
         return value.long()
     if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, np.integer)):
-        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise TypeError(f"a step must be an int or a 0-d integer tensor, got {shown}. For example 100.")
+        shown = repr(value)
+        if isinstance(value, Tensor) and not value.is_nested:
+            shown = f"{value.dtype} of shape {tuple(value.shape)}"
+        raise TypeError(f"`step` must be an int or a 0-d integer tensor, got {shown}. For example schedule(100).")
     return int(value)
 
 

@@ -41,6 +41,7 @@ def added(state: Any, totals: Any, counts: Any, argument: str) -> tuple[Any, Any
     _read.same_names(more, before, argument, "state")
     for name, tensor in more.items():
         _read.same_shape(tensor, before[name], f"what {_read.place(name, argument)} adds", "`state`")
+        _read.same_device(tensor, before[name], _read.place(name, argument), "`state`", argument)
     return each(torch.add, state.total, totals), each(lambda n, m: n + m, state.count, counts)
 
 
@@ -68,7 +69,9 @@ def pairs(params: Any, others: Any, argument: str) -> tuple[Mapping[str, Tensor]
     _read.same_form(others, params, argument, "params")
     _read.same_names(partners, weights, argument, "params")
     for name, partner in partners.items():
-        _read.same_shape(partner, weights[name], _read.place(name, argument), _read.place(name, "params"))
+        places = _read.place(name, argument), _read.place(name, "params")
+        _read.same_shape(partner, weights[name], *places)
+        _read.same_device(partner, weights[name], *places, argument)
     return weights, partners
 
 

@@ -254,7 +254,7 @@ def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> T
     """
     _read.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
     sizes = each(lambda w: w.detach().abs().to(w.dtype), _floating(params, "params"))
-    ones = torch.ones_like(_one_input(inputs))
+    ones = torch.ones_like(_one_input(inputs, params))
     flow_of = grad_of(lambda p: _flow(model(p, ones)))
     with no_autocast(sizes):
         flow = flow_of(sizes)
@@ -295,9 +295,13 @@ def _wide_pairs(params: Any, others: Any, argument: str = "grads") -> tuple[Any,
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _one_input(inputs: Any) -> Tensor:
+def _one_input(inputs: Any, params: Any) -> Tensor:
+    """Refuse what is no dense tensor beside the weights."""
     if not isinstance(inputs, Tensor):
         raise TypeError(
             f"`inputs` must be a torch.Tensor, got {type(inputs).__name__}. For example x[:1] of a batch x."
         )
+    _read.is_dense(inputs, "", "inputs")
+    for name, weight in named(params).items():
+        _read.same_device(inputs, weight, "`inputs`", _read.place(name, "params"), "inputs")
     return inputs

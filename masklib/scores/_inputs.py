@@ -121,7 +121,9 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
     _read.same_names(norms, weights, "state", "params")
     along = _read.integer(dim, "dim", "dim=1")
     for name, norm in norms.items():
-        one_a_channel(norm, weights[name], along, _read.place(name, "state"), _read.place(name, "params"))
+        places = _read.place(name, "state"), _read.place(name, "params")
+        one_a_channel(norm, weights[name], along, *places)
+        _read.same_device(norm, weights[name], *places, "state")
     return each(lambda w, squares: _wanda(w.detach(), squares, along), params, like(params, norms))
 
 
