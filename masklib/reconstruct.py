@@ -162,6 +162,7 @@ def _(info: Any, in_dims: Any, hessian: Tensor, damping: float, count: int, wher
 # ---- blocks and pools -----------------------------------------------------------------------------------------------
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _runs(groups: Any, name: str, shape: tuple[int, ...], block: int) -> Blocks:
     """The columns that are chosen together: block by block, and within a block as few as no pool spans."""
     if not callable(getattr(groups, "fold", None)) or isinstance(groups, type):
@@ -209,7 +210,9 @@ def _folds(groups: Any, shape: tuple[int, int]) -> bool:
 def _refuse_cut_items(groups: Any, name: str, shape: tuple[int, ...], block: int) -> None:
     """Refuse a weight that does not fit the groups, and items that lie in two blocks."""
     folding = folded(groups, name, torch.Size(shape), "weight")
-    low, high = _spans(folding, shape, folding.rows) if folding.elements > 1 else (torch.zeros(0), torch.zeros(0))
+    if folding.elements == 1:
+        return
+    low, high = _spans(folding, shape, folding.rows)
     if bool((low // block != high // block).any()):
         raise ValueError(
             f"`block` must be a multiple of the columns that an item of {groups!r} spans, got {block}. "

@@ -53,6 +53,7 @@ def test_apply_takes_every_dtype(dtype):
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 LARGE = masking._SMALL + 2  # beyond it the bool mask is kept
+FORWARD = pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, from 2.14 on, when it loads forward mode
 
 
 def both(n=LARGE, dtype=torch.float32):
@@ -78,6 +79,7 @@ def test_the_bool_mask_alone_is_kept_for_backward(dtype):
     assert [t.dtype for t in saved(lambda: torch.where(m, leaf, 0))] == [torch.bool]
 
 
+@FORWARD
 @pytest.mark.parametrize("n", [10, LARGE])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_derivatives_of_every_kind(n, dtype):
@@ -137,7 +139,7 @@ def test_the_memory_format_stays(dtype, straight_through):
     for mask in (m, m.to(memory_format=torch.channels_last)):
         out = ml.apply(p, mask, straight_through=straight_through)
         assert out.stride() == p.stride()
-        assert out.tolist() == torch.where(mask, p, p.new_zeros(())).tolist()
+        assert torch.equal(out.to(torch.complex64), p.to(torch.complex64) * mask)
     assert ml.apply(p.mT, m.mT).stride() == p.mT.stride()
 
 
@@ -147,6 +149,7 @@ def test_the_gradient_of_a_large_parameter_has_its_memory_format():
     assert p.grad.stride() == p.stride()
 
 
+@FORWARD
 @given(masks((6,)))
 def test_gradients_pass_straight_through_whatever_the_values_are(m):
     p = torch.tensor([1.0, math.inf, -math.inf, math.nan, -0.0, 3e38], requires_grad=True)

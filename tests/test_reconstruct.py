@@ -187,6 +187,25 @@ def test_vmap_over_weights_masks_and_statistics():
             assert torch.equal(got[1][i], expected[1])
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6"), reason="its compiler takes no values for constants")
+@pytest.mark.parametrize(
+    ("groups", "number"),
+    [(ml.elements(), {"amount": 0.5}), (ml.windows(4), {"keep": 2}), (ml.rows(), {"sparsity": 0.5})],
+    ids=str,
+)
+def test_compiled(groups, number):
+    weight, _, h = problem(columns=16)
+
+    def prune(w, total):
+        return ml.sparsegpt(w, known(total), groups=groups, block=8, **number)
+
+    torch._dynamo.reset()
+    got, mask = torch.compile(prune, fullgraph=True, backend="aot_eager")(weight, h.total)
+    expected, kept = prune(weight, h.total)
+    torch.testing.assert_close(got, expected)
+    assert torch.equal(mask, kept)
+
+
 def test_what_is_wrong_with_the_statistics_is_told_under_vmap():
     weight, _, h = problem()
     totals = torch.stack([h.total, h.total * float("nan")])

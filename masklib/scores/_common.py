@@ -28,8 +28,8 @@ def spread(values: Tensor, weight: Tensor, dim: int) -> Tensor:
 
 def no_autocast(values: Any) -> AbstractContextManager[Any]:
     """Keep the caller's autocast out: inside it products come in 16 bits, whatever goes in."""
-    device = next((t.device.type for t in named(values).values()), "cpu")
-    return torch.autocast(device if torch.amp.is_autocast_available(device) else "cpu", enabled=False)
+    devices = [*(t.device.type for t in named(values).values()), "cpu"]
+    return torch.autocast("cpu" if devices[0] == "meta" else devices[0], enabled=False)
 
 
 def added(state: Any, totals: Any, counts: Any, argument: str) -> tuple[Any, Any]:

@@ -214,7 +214,7 @@ def grasp(params: TensorsT, loss: Callable[..., Tensor], *args: Any) -> TensorsT
     if not named(weights):
         return weights
     with no_autocast(weights), sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have one derivative only
-        flow = torch.func.grad(half_squared_norm)(weights)
+        flow = grad_of(half_squared_norm)(weights)
     return each(lambda w, f: product(_wide(w), _wide(f.detach())), weights, flow)
 
 
