@@ -24,21 +24,23 @@ class Record:
     """
 
     def __init__(self, shape: torch.Size) -> None:
-        with torch.inference_mode(False):
-            self.died = torch.zeros(shape, dtype=torch.uint8, device="cpu")
+        self.died = _outside_inference(torch.zeros, shape, dtype=torch.uint8, device="cpu")
         self.numbers: tuple[int, ...] = ()
         self.methods: tuple[Any, ...] = ()
 
-    @torch.inference_mode(False)
     def add(self, alive: Tensor | None, kept: Tensor, method: Any) -> None:
         """Write down one step, given as bool masks before and after it."""
+        _outside_inference(self._add, alive, kept, method)
+
+    def _add(self, alive: Tensor | None, kept: Tensor, method: Any) -> None:
         if self.numbers and self.numbers[-1] == LAST:
             self._share_numbers()
         follows = alive is None or self._agrees(alive.cpu())
         number = self.numbers[-1] + 1 if self.numbers else 1
+        dead = ~kept.cpu()
+        self.died.masked_fill_((self.died == 0) & dead if self.numbers else dead, number)
         self.numbers += (number,)
         self.methods += (method if follows else None,)
-        self.died.masked_fill_((self.died == 0) & ~kept.cpu(), number)
 
     def _agrees(self, alive: Tensor) -> bool:
         """Whether nobody else changed the mask since the last step; what a loaded mask revived is forgotten."""
@@ -73,6 +75,14 @@ class Record:
             partial(_removed, record=self, step=i) if method is None else method._step()
             for i, method in enumerate(self.methods)
         )
+
+
+def _outside_inference(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function such that what it makes can be trained with."""
+    if not torch.is_inference_mode_enabled():
+        return function(*args, **kwargs)
+    with torch.inference_mode(False):
+        return function(*args, **kwargs)
 
 
 def _removed(scores: Tensor, default_mask: Tensor | None = None, *, record: Record, step: int) -> Tensor:

@@ -10,23 +10,60 @@ import torch
 from torch import Tensor, nn
 
 import masklib
-from masklib import compute_mask
+from masklib import _check, compute_mask
 
-from . import _site
+from .._module.state import now, or_all
+from .._module.values import BadShape
 from ._amounts import (
     _compute_norm,
     _validate_pruning_amount_init,
+    a_generator,
     along,
-    noise_device,
-    noise_dtype,
+    channel_noise,
+    noise_like,
     number_to_prune,
     validate_channels,
     within,
 )
 from ._base import BasePruningMethod
 from ._record import Record, replay
+from ._step import knows
 
 Step = Callable[..., Tensor]
+Alive = list[Tensor | None]  # None: all
+
+# ---- who stays, straight by the core, where the core has the method: it ranks whole tensors under masks --------------
+
+
+def _all_stay(_: Any, scores: list[Tensor], alive: Alive, __: list[str]) -> list[Tensor]:
+    return [or_all(a, s) for s, a in zip(scores, alive)]
+
+
+def _largest_stay(method: L1Unstructured, scores: list[Tensor], alive: Alive, what: list[str]) -> list[Tensor]:
+    """One pool of all tensors, without copies. Names sort as the tensors are ordered."""
+    number = number_to_prune(
+        method.amount, sum(s.numel() if a is None else int(a.count_nonzero()) for s, a in zip(scores, alive))
+    )
+    names = what if len(what) == 1 else [f"{i:0{len(str(len(what)))}} ({w})" for i, w in enumerate(what)]
+    masks = None if all(a is None for a in alive) else dict(zip(names, map(or_all, alive, scores)))
+    return list(masklib.l1_unstructured(dict(zip(names, scores)), masks, amount=number).values())
+
+
+def _masked_stay(method: CustomFromMask, scores: list[Tensor], _: Alive, __: list[str]) -> list[Tensor]:
+    return [method.mask] * len(scores)
+
+
+def _core_says(method: CoreMethod, scores: list[Tensor], alive: Alive, _: list[str]) -> list[Tensor]:
+    """The method gets copies, which it may write into."""
+    return [method.method(now(s, a).clone(), or_all(a, s).clone()) for s, a in zip(scores, alive)]
+
+
+def _l1_step(method: L1Unstructured) -> Step:
+    plain = type(method.amount) in (int, float)
+    return partial(masklib.l1_unstructured, amount=method.amount) if plain else partial(replay, method)
+
+
+# ---- the methods -----------------------------------------------------------------------------------------------------
 
 
 class Identity(BasePruningMethod):
@@ -34,13 +71,10 @@ class Identity(BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
 
+    @knows(masks=_all_stay, step=lambda method: masklib.identity, draws=False)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return a copy of `default_mask`."""
         return default_mask.clone()
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        return masklib.identity
 
     @classmethod
     def apply(cls, module: nn.Module, name: str, *, root: nn.Module | None = None) -> Any:  # type: ignore[override]
@@ -53,28 +87,41 @@ class RandomUnstructured(BasePruningMethod):
 
     Args:
         amount: an int, how many of the live entries; or a float in [0, 1], which share of them.
+        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
     """
 
     PRUNING_TYPE = "unstructured"
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, *, generator: torch.Generator | None = None) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
+        self.generator = a_generator(generator)
 
+    @knows(reads=True)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, those with the highest noise."""
         number = number_to_prune(self.amount, t.nelement())
         if number == 0:
             return default_mask.clone()
-        noise = torch.rand_like(t, dtype=noise_dtype(t.dtype))
+        noise = noise_like(t, self.generator)
         return within(default_mask, compute_mask(-noise, amount=number), default_mask.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, amount: float, *, root: nn.Module | None = None
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: float,
+        *,
+        generator: torch.Generator | None = None,
+        root: nn.Module | None = None,
     ) -> Any:
         """Prune entries at random; see `random_unstructured`."""
-        return super().apply(module, name, amount=amount, root=root)
+        return super().apply(module, name, amount=amount, generator=generator, root=root)
+
+    def recorded(self, record: Record) -> None:
+        """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
+        self.generator = None
 
 
 class L1Unstructured(BasePruningMethod):
@@ -90,15 +137,11 @@ class L1Unstructured(BasePruningMethod):
         _validate_pruning_amount_init(amount)
         self.amount = amount
 
+    @knows(masks=_largest_stay, step=_l1_step, draws=False)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, the lowest by magnitude, ties by index."""
         number = number_to_prune(self.amount, t.nelement())
         return within(default_mask, masklib.l1_unstructured(t, amount=number), default_mask.dtype)
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        plain = type(self.amount) in (int, float)
-        return partial(masklib.l1_unstructured, amount=self.amount) if plain else partial(replay, self)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -120,32 +163,44 @@ class RandomStructured(BasePruningMethod):
     Args:
         amount: an int, how many of the live channels; or a float in [0, 1], which share of them.
         dim: the dim whose indices are the channels.
+        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
     """
 
     PRUNING_TYPE = "structured"
 
-    def __init__(self, amount: float, dim: int = -1) -> None:
+    def __init__(self, amount: float, dim: int = -1, *, generator: torch.Generator | None = None) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
         self.dim = dim
+        self.generator = a_generator(generator)
 
+    @knows(reads=True)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, those with the lowest noise."""
         validate_channels(t, self.dim)
         number = number_to_prune(self.amount, t.shape[self.dim])
         if number == 0:
             return default_mask.clone()
-        dtype, device = noise_dtype(torch.get_default_dtype()), noise_device()
-        noise = torch.rand(t.shape[self.dim], dtype=dtype, device=device)
-        kept = compute_mask(noise, amount=number)
+        kept = compute_mask(channel_noise(t.shape[self.dim], self.generator), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, amount: float, dim: int = -1, *, root: nn.Module | None = None
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: float,
+        dim: int = -1,
+        *,
+        generator: torch.Generator | None = None,
+        root: nn.Module | None = None,
     ) -> Any:
         """Prune channels at random; see `random_structured`."""
-        return super().apply(module, name, amount=amount, dim=dim, root=root)
+        return super().apply(module, name, amount=amount, dim=dim, generator=generator, root=root)
+
+    def recorded(self, record: Record) -> None:
+        """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
+        self.generator = None
 
 
 class LnStructured(BasePruningMethod):
@@ -165,16 +220,13 @@ class LnStructured(BasePruningMethod):
         self.n = n
         self.dim = dim
 
+    @knows(reads=True, step=lambda method: partial(replay, method), draws=False)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, the lowest by norm, ties by index."""
         validate_channels(t, self.dim)
         number = number_to_prune(self.amount, t.shape[self.dim])
         kept = compute_mask(_compute_norm(t, self.n, self.dim), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        return partial(replay, self)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -215,10 +267,11 @@ class CustomFromMask(BasePruningMethod):
     def mask(self, mask: Tensor) -> None:
         self._mask: Tensor | None = mask
 
+    @knows(masks=_masked_stay, draws=False)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return `default_mask` times the mask."""
         if default_mask.shape != self.mask.shape:
-            raise _site.BadShape(
+            raise BadShape(
                 f"`mask` must have the shape of the tensor, {tuple(default_mask.shape)}, got {tuple(self.mask.shape)}."
             )
         return default_mask * self.mask.to(default_mask)
@@ -230,15 +283,25 @@ class CustomFromMask(BasePruningMethod):
         """Prune by a mask; see `custom_from_mask`."""
         return super().apply(module, name, mask=mask, root=root)
 
-    def _recorded(self, record: Record) -> None:
+    def recorded(self, record: Record) -> None:
+        """Drop the mask: the record has what it removed."""
         self._record, self._index, self._mask = record, len(record.numbers) - 1, None
 
 
-DETERMINED = (Identity, L1Unstructured, LnStructured)  # by the weights alone
-METHODS = (*DETERMINED, RandomUnstructured, RandomStructured, CustomFromMask)
-_AS_BUILT: dict[type, Any] = {kind: kind.compute_mask for kind in METHODS}
+class CoreMethod(BasePruningMethod):
+    """Prune by any method of the core, `(scores, default_mask) -> mask`; `apply` of this package makes it.
 
+    Args:
+        method: such as `partial(masklib.n_of_m, keep=2, of=4)`.
+    """
 
-def as_built(method: BasePruningMethod) -> bool:
-    """Whether a method is one of ours, and nobody has replaced what it computes."""
-    return _AS_BUILT.get(type(method)) is type(method).compute_mask
+    PRUNING_TYPE = "global"
+
+    def __init__(self, method: Step) -> None:
+        _check.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
+        self.method = method
+
+    @knows(masks=_core_says, step=lambda method: method.method)
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        """Return the method's mask, in the dtype of `default_mask`."""
+        return self.method(t, default_mask != 0).to(default_mask.dtype)
