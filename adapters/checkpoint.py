@@ -39,8 +39,8 @@ def to_dense(state_dict: State) -> dict[str, Any]:
         A new dict, which a module that is not pruned loads.
 
     Raises:
-        ValueError: if an `_orig` has no `_mask`, or one that does not fit, or stands beside its plain name; or if a tied
-            weight is not pruned alike under all of its names, which no dense state dict of the tied module can hold.
+        ValueError: if an `_orig` has no `_mask`, or one that does not fit, or stands beside its plain name; or if a
+            tied weight is not pruned alike under all of its names, which no dense state dict of the module can hold.
 
     >>> m = prune.custom_from_mask(nn.Linear(2, 1), "weight", torch.tensor([[1, 0]]))
     >>> list(to_dense(m.state_dict()))

@@ -82,7 +82,7 @@ def prune(
     chosen = _chosen(module, given if names is None and given is not None else names)
     if given is not None:
         _check.same_names(given, chosen, "importance_scores", "names")
-    with unchanged_on_error([site.module for sites in chosen.values() for site in sites], draws=True):
+    with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
         ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}
         kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})

@@ -18,18 +18,19 @@ _NOTHING: Any = object()
 
 @contextmanager
 def unchanged_on_error(
-    modules: list[nn.Module], values: Tensor | None = None, *, draws: bool = False
+    modules: list[nn.Module], values: Tensor | None = None, *, draws: bool = True, generator: Any = None
 ) -> Iterator[None]:
-    """Put the modules' tables and hooks back if anything fails.
+    """Put the modules' tables and hooks, and the random state, back if anything fails.
 
     Args:
         modules: the modules that may change; scripted ones never do.
         values: a parameter whose values are put back too.
-        draws: whether the random state is put back too.
+        draws: whether anything may be drawn meanwhile.
+        generator: one that is drawn from besides torch's own.
     """
     before = None if values is None else values.detach().clone()
     saved = [_saved(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    random = _random_states(modules) if draws else []
+    random = _random_states(modules, generator) if draws else []
     try:
         yield
     except BaseException:
@@ -63,8 +64,9 @@ def _put_back(module: Any, kind: type, tables: dict[str, Any], pre_hooks: list[A
         put_back()
 
 
-def _random_states(modules: list[nn.Module]) -> list[tuple[Any, Tensor]]:
+def _random_states(modules: list[nn.Module], generator: Any) -> list[tuple[Any, Tensor]]:
     """The generators that a method may draw from, and their states."""
-    devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
+    devices = {p.device for m in modules for p in m._parameters.values() if p is not None and p.is_cuda}
     generators = [torch.default_generator, *(torch.cuda.default_generators[d.index or 0] for d in devices)]
-    return [(generator, generator.get_state()) for generator in generators]
+    generators += [] if generator is None else [generator]
+    return [(each, each.get_state()) for each in generators]

@@ -31,7 +31,7 @@ class EffectiveTensor:
 
     def __get__(self, module: nn.Module | None, kind: type) -> Any:
         if module is None:
-            return getattr(super(self.owner, kind), self.name)  # type: ignore[misc]
+            return getattr(super(self.owner, kind), self.name)
         state, name = module.__dict__, self.name
         marks = state.get(MARK)
         if marks is not None and name in marks:
@@ -131,7 +131,6 @@ def plain(module: nn.Module) -> dict[str, nn.Parameter]:
     return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
 
 
-@cache
 def owner_of(kind: type) -> type:
     """The class that carries the descriptors: the one next to `nn.Module`, which class swaps leave in place."""
     bases = [base for base in kind.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]

@@ -49,7 +49,9 @@ def hook_of(module: nn.Module, name: str) -> Any:
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
     """Who is alive of a pruned parameter, as bool."""
-    return zero_one(getattr(module, f"{name}_mask"), f"parameter {name!r} of {type(module).__name__}")
+    mask = getattr(module, f"{name}_mask")
+    module.__dict__[MARK][name]._seen.look(mask, module, name)
+    return mask != 0
 
 
 def alive_at(places: Iterable[Place]) -> Tensor | None:
@@ -96,7 +98,11 @@ class Seen:
 
 def _has_values(mask: Tensor) -> bool:
     """Whether one can look into a tensor here: not under a transform or while a graph is recorded."""
-    hidden = mask.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(mask) or torch.jit.is_tracing()
+    hidden = (
+        mask.is_meta
+        or torch._C._functorch.is_functorch_wrapped_tensor(mask)
+        or torch._C._get_tracing_state() is not None
+    )
     return not hidden and not torch._C._len_torch_dispatch_stack()
 
 
@@ -183,8 +189,9 @@ def _refuse_no_parameter(module: nn.Module, name: str) -> NoReturn:
 
 
 def _refuse_taken(module: nn.Module, name: str) -> None:
+    tables = module._parameters, module._buffers, module._modules
     for taken in (f"{name}_orig", f"{name}_mask"):
-        if hasattr(module, taken):
+        if taken in module.__dict__ or hasattr(type(module), taken) or any(taken in table for table in tables):
             raise ValueError(
                 f"{type(module).__name__} already has an attribute {taken!r}, which pruning {name!r} would overwrite. "
                 "Rename it first."

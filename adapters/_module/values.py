@@ -61,7 +61,7 @@ def check_values(param: Tensor, what: str) -> None:
         raise ValueError(f"{what} is not initialized. Run a forward pass first.")
     if param.is_meta:
         raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
-    if any(base.__name__ == "DTensor" for base in type(param).__mro__):
+    if type(param) is not nn.Parameter and any(base.__name__ == "DTensor" for base in type(param).__mro__):
         raise TypeError(f"{what} is a DTensor. Prune before sharding, on the whole tensor.")
 
 

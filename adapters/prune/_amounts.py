@@ -13,6 +13,8 @@ from masklib import _check
 
 def _validate_pruning_amount_init(amount: Any) -> None:
     """Refuse an amount that is not a fraction in [0, 1] or a non-negative int."""
+    if (type(amount) is float and 0 <= amount <= 1) or (type(amount) is int and amount >= 0):
+        return  # numbers.Real is slow to ask
     if type(amount) is bool or not isinstance(amount, numbers.Real):
         raise TypeError(
             f"`amount` must be an int or a float in [0, 1], got {amount!r} ({type(amount).__name__}). "

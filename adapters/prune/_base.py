@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .._module import state
-from .._module.atomic import unchanged_on_error
 from .._module.computed import install
-from .._module.held import note
+from .._module.held import HELD, note
 from .._module.sites import sites_of
 from .._module.values import checked_mask, scores_for
 from ._amounts import _validate_pruning_dim, _validate_structured_pruning
@@ -125,10 +124,11 @@ class BasePruningMethod(ABC):
         """
         name = self._pruned_name(module)
         pruned = self.apply_mask(module).detach()
-        with unchanged_on_error([module]), torch.no_grad():
-            param, kept = state.parameter(module, name), state.mask_of(module, name)
-            state.leave(module, name)
-            note(module, name, param, kept)
+        param = state.parameter(module, name)
+        if HELD in module.__dict__:
+            note(module, name, param, state.mask_of(module, name))
+        state.leave(module, name)
+        with torch.no_grad():
             param.copy_(pruned)
 
     def on_living(self, t: Tensor, mask: Tensor) -> Tensor:

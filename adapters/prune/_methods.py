@@ -41,12 +41,24 @@ def _all_stay(_: Any, scores: list[Tensor], alive: Alive, __: list[str]) -> list
 
 def _largest_stay(method: L1Unstructured, scores: list[Tensor], alive: Alive, what: list[str]) -> list[Tensor]:
     """One pool of all tensors, without copies. Names sort as the tensors are ordered."""
-    number = number_to_prune(
-        method.amount, sum(s.numel() if a is None else int(a.count_nonzero()) for s, a in zip(scores, alive))
-    )
-    names = what if len(what) == 1 else [f"{i:0{len(str(len(what)))}} ({w})" for i, w in enumerate(what)]
+    number = number_to_prune(method.amount, sum(map(_count, alive, scores)))
+    if len(scores) == 1:
+        return [_largest_of_one(scores[0], alive[0], number, what[0])]
+    names = [f"{i:0{len(str(len(what)))}} ({w})" for i, w in enumerate(what)]
     masks = None if all(a is None for a in alive) else dict(zip(names, map(or_all, alive, scores)))
     return list(masklib.l1_unstructured(dict(zip(names, scores)), masks, amount=number).values())
+
+
+def _largest_of_one(scores: Tensor, alive: Tensor | None, number: int, what: str) -> Tensor:
+    """A tensor without a name has a shorter way through the core; only what is refused needs the name."""
+    try:
+        return masklib.l1_unstructured(scores, alive, amount=number)
+    except ValueError:
+        return masklib.l1_unstructured({what: scores}, {what: or_all(alive, scores)}, amount=number)[what]
+
+
+def _count(alive: Tensor | None, scores: Tensor) -> int:
+    return scores.numel() if alive is None else int(alive.count_nonzero())
 
 
 def _masked_stay(method: CustomFromMask, scores: list[Tensor], _: Alive, __: list[str]) -> list[Tensor]:
@@ -71,7 +83,7 @@ class Identity(BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
 
-    @knows(masks=_all_stay, step=lambda method: masklib.identity, draws=False)
+    @knows(masks=_all_stay, step=lambda method: masklib.identity)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return a copy of `default_mask`."""
         return default_mask.clone()
@@ -137,7 +149,7 @@ class L1Unstructured(BasePruningMethod):
         _validate_pruning_amount_init(amount)
         self.amount = amount
 
-    @knows(masks=_largest_stay, step=_l1_step, draws=False)
+    @knows(masks=_largest_stay, step=_l1_step)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, the lowest by magnitude, ties by index."""
         number = number_to_prune(self.amount, t.nelement())
@@ -220,7 +232,7 @@ class LnStructured(BasePruningMethod):
         self.n = n
         self.dim = dim
 
-    @knows(reads=True, step=lambda method: partial(replay, method), draws=False)
+    @knows(reads=True, step=lambda method: partial(replay, method))
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, the lowest by norm, ties by index."""
         validate_channels(t, self.dim)
@@ -267,7 +279,7 @@ class CustomFromMask(BasePruningMethod):
     def mask(self, mask: Tensor) -> None:
         self._mask: Tensor | None = mask
 
-    @knows(masks=_masked_stay, draws=False)
+    @knows(masks=_masked_stay)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return `default_mask` times the mask."""
         if default_mask.shape != self.mask.shape:

@@ -52,7 +52,7 @@ def global_unstructured(
     scores = _scores(groups, origs, importance_scores)
     method = _method(pruning_method, kwargs)
     modules = [site.module for group in groups for site in group]
-    with unchanged_on_error(modules, draws=answer(method, "draws", True)):
+    with unchanged_on_error(modules, generator=getattr(method, "generator", None)):
         keys = [[hook_key(site) for site in group] for group in groups]
         kept = _masks(method, groups, scores, alive)
         for group, own_keys, orig, live, mask in zip(groups, keys, origs, alive, kept):

@@ -1,7 +1,7 @@
 """One pruning call: compute and check, then write everything or nothing.
 
-Methods are asked, never looked at: who stays (`masks`), what step of the core they are (`step`), whether they only read
-(`reads`), whether they draw (`draws`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces
+Methods are asked, never looked at: who stays (`masks`), what step of the core they are (`step`), and whether they only
+read (`reads`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces
 that, in a subclass or in place, has not given them.
 """
 
@@ -30,15 +30,15 @@ def knows(**answers: Any) -> Callable[[Any], Any]:
     return attach
 
 
-def answer(method: Any, question: str, default: Any = None) -> Any:
-    """What a method's `compute_mask` says about itself."""
-    return getattr(method.compute_mask, question, default)
+def answer(method: Any, question: str) -> Any:
+    """What a method's `compute_mask` says about itself, None if nothing."""
+    return getattr(method.compute_mask, question, None)
 
 
 def prune_sites(sites: list[Site], make: Callable[[], Any], importance_scores: Tensor | None) -> Any:
     """Prune one parameter at all of its sites; the first one's hook is returned."""
     methods = [make() for _ in sites]
-    with unchanged_on_error([site.module for site in sites], draws=answer(methods[0], "draws", True)):
+    with unchanged_on_error([site.module for site in sites], generator=getattr(methods[0], "generator", None)):
         keys = [hook_key(site) for site in sites]
         orig, alive = state.parameter(*sites[0]), state.alive_at(sites)
         check_values(orig, sites[0].what)
@@ -80,7 +80,7 @@ def commit(
     method._tensor_name = site.name
     old = state.hook_of(*site)
     hook = method if old is None else old.followed_by(method)
-    hook._record = Record(orig.shape) if old is None else old._record
+    hook._record = Record() if old is None else old._record
     hook._record.add(alive, kept, step and step(method))
     method.recorded(hook._record)
     state.enter(*site, hook, as_buffer(kept, orig), key)

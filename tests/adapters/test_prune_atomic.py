@@ -111,7 +111,7 @@ def _hook(hook):
         id(hook),
         sorted(vars(hook)),
         steps,
-        record and (record.died.tolist(), record.numbers, [id(m) for m in record.methods]),
+        record and (record.died.tolist(), record.numbers, [id(m) for m in record.steps]),
     )
 
 
