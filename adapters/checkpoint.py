@@ -157,7 +157,7 @@ def _refuse_tied(state_dict: State, names: list[str]) -> None:
         value = state_dict[key]
         if isinstance(value, Tensor) and value.numel() and not value.is_meta and not key.endswith("_mask"):
             other = first.setdefault((value.data_ptr(), value.shape, value.stride(), value.dtype, value.device), key)
-            if other in masks and not (key in masks and torch.equal(masks[other], masks[key])):
+            if other != key and other in masks and not (key in masks and torch.equal(masks[other], masks[key])):
                 raise ValueError(
                     f"`state_dict` holds one tensor as {other!r} and {key!r} (tied weights), pruned differently. "
                     "Prune all names of it, prune.custom_from_mask(..., root=model), or save prune.bake(model)."

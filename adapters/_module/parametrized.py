@@ -99,6 +99,7 @@ def mask_parametrized(module: nn.Module, name: str, kept: Tensor) -> None:
         kept = kept.clone()
     part = masked_part(chains(module).get(name, ()))
     if part is None:
+        _own_class(module)
         parametrize.register_parametrization(module, name, Masked(kept, order_of(module)))
     else:
         part.mask = kept
@@ -110,6 +111,7 @@ def unparametrize(module: nn.Module, name: str, value: Tensor | None) -> None:
     if value is not None:
         with torch.no_grad():
             original.copy_(value)
+    _own_class(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     parameters = dict(module._parameters)
     names = [n for n in parameters if n != name]
@@ -119,3 +121,11 @@ def unparametrize(module: nn.Module, name: str, value: Tensor | None) -> None:
     module._parameters.update({n: parameters[n] for n in names})
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own: torch writes into the class, which deep copies share."""
+    if parametrize.is_parametrized(module):
+        kind = type(module)
+        entries = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
+        module.__class__ = type(kind.__name__, kind.__bases__, entries)  # type: ignore[assignment]

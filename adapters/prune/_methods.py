@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 import masklib
 from masklib import _check, compute_mask
 
-from .._module.state import now, or_all
 from .._module.values import BadShape
 from ._amounts import (
     _compute_norm,
@@ -27,55 +25,8 @@ from ._amounts import (
 )
 from ._base import BasePruningMethod
 from ._record import Record, replay
+from ._stay import Step, all_stay, core_says, l1_step, largest_stay, masked_stay
 from ._step import knows
-
-Step = Callable[..., Tensor]
-Alive = list[Tensor | None]  # None: all
-
-# ---- who stays, straight by the core, where the core has the method: it ranks whole tensors under masks --------------
-
-
-def _all_stay(_: Any, scores: list[Tensor], alive: Alive, __: list[str]) -> list[Tensor]:
-    return [or_all(a, s) for s, a in zip(scores, alive)]
-
-
-def _largest_stay(method: L1Unstructured, scores: list[Tensor], alive: Alive, what: list[str]) -> list[Tensor]:
-    """One pool of all tensors, without copies. Names sort as the tensors are ordered."""
-    number = number_to_prune(method.amount, sum(map(_count, alive, scores)))
-    if len(scores) == 1:
-        return [_largest_of_one(scores[0], alive[0], number, what[0])]
-    names = [f"{i:0{len(str(len(what)))}} ({w})" for i, w in enumerate(what)]
-    masks = None if all(a is None for a in alive) else dict(zip(names, map(or_all, alive, scores)))
-    return list(masklib.l1_unstructured(dict(zip(names, scores)), masks, amount=number).values())
-
-
-def _largest_of_one(scores: Tensor, alive: Tensor | None, number: int, what: str) -> Tensor:
-    """A tensor without a name has a shorter way through the core; only what is refused needs the name."""
-    try:
-        return masklib.l1_unstructured(scores, alive, amount=number)
-    except ValueError:
-        return masklib.l1_unstructured({what: scores}, {what: or_all(alive, scores)}, amount=number)[what]
-
-
-def _count(alive: Tensor | None, scores: Tensor) -> int:
-    return scores.numel() if alive is None else int(alive.count_nonzero())
-
-
-def _masked_stay(method: CustomFromMask, scores: list[Tensor], _: Alive, __: list[str]) -> list[Tensor]:
-    return [method.mask] * len(scores)
-
-
-def _core_says(method: CoreMethod, scores: list[Tensor], alive: Alive, _: list[str]) -> list[Tensor]:
-    """The method gets copies, which it may write into."""
-    return [method.method(now(s, a).clone(), or_all(a, s).clone()) for s, a in zip(scores, alive)]
-
-
-def _l1_step(method: L1Unstructured) -> Step:
-    plain = type(method.amount) in (int, float)
-    return partial(masklib.l1_unstructured, amount=method.amount) if plain else partial(replay, method)
-
-
-# ---- the methods -----------------------------------------------------------------------------------------------------
 
 
 class Identity(BasePruningMethod):
@@ -83,7 +34,7 @@ class Identity(BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
 
-    @knows(masks=_all_stay, step=lambda method: masklib.identity)
+    @knows(masks=all_stay, step=lambda method: masklib.identity)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return a copy of `default_mask`."""
         return default_mask.clone()
@@ -149,7 +100,7 @@ class L1Unstructured(BasePruningMethod):
         _validate_pruning_amount_init(amount)
         self.amount = amount
 
-    @knows(masks=_largest_stay, step=_l1_step)
+    @knows(masks=largest_stay, step=l1_step)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, the lowest by magnitude, ties by index."""
         number = number_to_prune(self.amount, t.nelement())
@@ -279,7 +230,7 @@ class CustomFromMask(BasePruningMethod):
     def mask(self, mask: Tensor) -> None:
         self._mask: Tensor | None = mask
 
-    @knows(masks=_masked_stay)
+    @knows(masks=masked_stay)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return `default_mask` times the mask."""
         if default_mask.shape != self.mask.shape:
@@ -313,7 +264,7 @@ class CoreMethod(BasePruningMethod):
         _check.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
         self.method = method
 
-    @knows(masks=_core_says, step=lambda method: method.method)
+    @knows(masks=core_says, step=lambda method: method.method)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return the method's mask, in the dtype of `default_mask`."""
         return self.method(t, default_mask != 0).to(default_mask.dtype)

@@ -226,3 +226,18 @@ def test_flat_weights_of_an_rnn_after_remove():
 def test_any_composition_of_the_core():
     model = parametrize.prune(net(), partial(ml.layerwise(ml.n_of_m), keep=1, of=2))
     assert all(bool((m.view(-1, 2).sum(1) <= 1).all()) for m in parametrize.masks(model).values())
+
+
+def test_copies_do_not_share_what_is_pruned_and_removed():
+    """torch's parametrize writes into the class of the module, which a deep copy shares."""
+    model = parametrize.prune(nn.Linear(4, 2), HALF)
+    twin, third = copy.deepcopy(model), copy.deepcopy(model)
+    parametrize.remove(twin)
+    parametrize.prune(third, HALF, ["bias"])
+    assert int((model.weight == 0).sum()) == 4
+    assert int((model.bias == 0).sum()) == 0
+    assert list(parametrize.masks(model)) == ["weight"]
+    assert list(parametrize.masks(third)) == ["weight", "bias"]
+    parametrize.remove(model)
+    assert int((third.weight == 0).sum()) == 4
+    assert type(model) is type(twin) is nn.Linear
