@@ -13,17 +13,20 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
+def copy_tracked(target):
+    """What git tracks, as a folder of its own."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listing.split("\n")):
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes((ROOT / name).read_bytes())
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built from what git tracks, so that nothing left in the folder can hide a missing file."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    for name in filter(None, tracked):
-        if (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    copy_tracked(source)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
@@ -32,7 +35,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_masklib_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"masklib"}
-    assert {"masklib/py.typed", "masklib/adapters/prune.py", "masklib/methods.py"} <= set(names)
+    assert {"masklib/py.typed", "masklib/adapters/prune/__init__.py", "masklib/methods.py"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     entry = next(n for n in names if n.endswith("entry_points.txt"))
     assert zipfile.ZipFile(wheel).read(entry).decode().strip().splitlines() == [
@@ -81,3 +84,36 @@ except ImportError as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "masklib.testing needs hypothesis: pip install 'masklib[testing]'."
+
+
+# ---- the folder of a clone -------------------------------------------------------------------------------------------
+
+IMPORT = "import masklib.adapters.prune as p, masklib.adapters as a; print(p.__file__, callable(a.weights))"
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable", "nothing"])
+def test_the_adapters_are_found_from_the_folder_of_a_clone(kind, wheel, tmp_path):
+    """Python looks into the current folder first, where masklib/ and adapters/ lie side by side."""
+    python = sys.executable
+    if kind != "nothing":
+        subprocess.run([python, "-m", "venv", tmp_path / "env"], check=True)
+        python = tmp_path / "env" / "bin" / "python"
+        site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+        (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+        what = [str(wheel)] if kind == "wheel" else ["--no-build-isolation", "-e", str(wheel.parents[0] / "clone")]
+        if kind == "editable":
+            copy_tracked(wheel.parents[0] / "clone")
+        install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *what]
+        subprocess.run(install, check=True, capture_output=True)
+    for folder in (ROOT, tmp_path) if kind != "nothing" else (ROOT,):
+        result = subprocess.run([python, "-P" if folder == tmp_path else "-B", "-c", IMPORT], cwd=folder, capture_output=True, text=True)
+        file, found = result.stdout.split() if result.returncode == 0 else (result.stderr, "")
+        assert found == "True", result.stderr
+        inside = {"wheel": str(tmp_path), "editable": str(wheel.parents[0]), "nothing": str(ROOT)}[kind]
+        assert file.startswith(str(ROOT) if folder == ROOT else inside)
+
+
+def test_the_wheel_has_the_adapters_themselves(wheel):
+    archive = zipfile.ZipFile(wheel)
+    assert archive.read("masklib/adapters/__init__.py") == (ROOT / "adapters/__init__.py").read_bytes()
+    assert {"masklib/adapters/prune/__init__.py", "masklib/adapters/_module/state.py"} <= set(archive.namelist())

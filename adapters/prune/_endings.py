@@ -87,11 +87,14 @@ def bake(module: nn.Module) -> nn.Module:
     (True, False, 2)
     """
     clean = copy.deepcopy(module)
-    for name in pruned_names(clean):
-        site = dotted(clean, name)
-        if not _alike(sites_of(*site, root=clean)):
+    for site in [dotted(clean, name) for name in pruned_names(clean)]:
+        if not state.is_marked(*site):
+            continue  # it went with a tied one
+        if _alike(sites_of(*site, root=clean)):
+            remove(*site, root=clean)
+        else:
             _untie(site)
-        remove(*site)
+            remove(*site)
     return clean
 
 
