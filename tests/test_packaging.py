@@ -102,11 +102,14 @@ def test_the_adapters_are_found_from_the_folder_of_a_clone(kind, wheel, tmp_path
         (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
         what = [str(wheel)] if kind == "wheel" else ["--no-build-isolation", "-e", str(wheel.parents[0] / "clone")]
         if kind == "editable":
+            subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "-y", "setuptools"], check=True)  # an old one
             copy_tracked(wheel.parents[0] / "clone")
         install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *what]
         subprocess.run(install, check=True, capture_output=True)
     for folder in (ROOT, tmp_path) if kind != "nothing" else (ROOT,):
-        result = subprocess.run([python, "-P" if folder == tmp_path else "-B", "-c", IMPORT], cwd=folder, capture_output=True, text=True)
+        result = subprocess.run(
+            [python, "-P" if folder == tmp_path else "-B", "-c", IMPORT], cwd=folder, capture_output=True, text=True
+        )
         file, found = result.stdout.split() if result.returncode == 0 else (result.stderr, "")
         assert found == "True", result.stderr
         inside = {"wheel": str(tmp_path), "editable": str(wheel.parents[0]), "nothing": str(ROOT)}[kind]

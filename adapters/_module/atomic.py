@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,13 +11,9 @@ from .computed import MARK
 from .held import HELD
 
 _REPLACED = ("_parameters", "_buffers", "_forward_pre_hooks", MARK, HELD, "_flat_weights", "_update_flat_weights")
-_NOTHING: Any = object()
 
 
-@contextmanager
-def unchanged_on_error(
-    modules: list[nn.Module], values: Tensor | None = None, *, draws: bool = True, generator: Any = None
-) -> Iterator[None]:
+class unchanged_on_error:  # noqa: N801, a context manager, which costs less as a class: every call makes one
     """Put the modules' tables and hooks, and the random state, back if anything fails.
 
     Args:
@@ -28,36 +22,44 @@ def unchanged_on_error(
         draws: whether anything may be drawn meanwhile.
         generator: one that is drawn from besides torch's own.
     """
-    before = None if values is None else values.detach().clone()
-    saved = [_saved(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    random = _random_states(modules, generator) if draws else []
-    try:
-        yield
-    except BaseException:
-        for generator, state in random:
+
+    def __init__(
+        self, modules: list[nn.Module], values: Tensor | None = None, *, draws: bool = True, generator: Any = None
+    ) -> None:
+        self.values = values
+        self.before = None if values is None else values.detach().clone()
+        self.saved = [_saved(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+        self.random = _random_states(modules, generator) if draws else []
+
+    def __enter__(self) -> None:
+        """All has been written down already."""
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            return
+        for generator, state in self.random:
             generator.set_state(state)
-        for entry in saved:
+        for entry in self.saved:
             _put_back(*entry)
-        if values is not None and before is not None:
-            values.detach().copy_(before)
-        raise
+        if self.values is not None and self.before is not None:
+            self.values.detach().copy_(self.before)
 
 
 def _saved(module: nn.Module) -> tuple[Any, ...]:
-    """All of these are replaced when they change, but for the hooks, whose table users' handles hold on to."""
+    """The tables are replaced when they change, but for that of the hooks, which users' handles hold on to."""
     state = module.__dict__
-    tables = {name: state.get(name, _NOTHING) for name in _REPLACED}
-    hooks = [hook.snapshot() for hook in state.get(MARK, {}).values()]
-    return module, type(module), tables, list(state["_forward_pre_hooks"].items()), hooks
+    tables = {name: state[name] for name in _REPLACED if name in state}
+    hooks = [hook.snapshot() for hook in state[MARK].values()] if MARK in state else ()
+    return module, type(module), tables, state["_forward_pre_hooks"].copy(), hooks
 
 
-def _put_back(module: Any, kind: type, tables: dict[str, Any], pre_hooks: list[Any], hooks: list[Any]) -> None:
+def _put_back(module: Any, kind: type, tables: dict[str, Any], pre_hooks: dict[Any, Any], hooks: Any) -> None:
     module.__class__ = kind
-    for name, table in tables.items():
-        if table is _NOTHING:
-            module.__dict__.pop(name, None)
+    for name in _REPLACED:
+        if name in tables:
+            module.__dict__[name] = tables[name]
         else:
-            module.__dict__[name] = table
+            module.__dict__.pop(name, None)
     module._forward_pre_hooks.clear()
     module._forward_pre_hooks.update(pre_hooks)
     for put_back in hooks:
@@ -66,7 +68,8 @@ def _put_back(module: Any, kind: type, tables: dict[str, Any], pre_hooks: list[A
 
 def _random_states(modules: list[nn.Module], generator: Any) -> list[tuple[Any, Tensor]]:
     """The generators that a method may draw from, and their states."""
-    devices = {p.device for m in modules for p in m._parameters.values() if p is not None and p.is_cuda}
-    generators = [torch.default_generator, *(torch.cuda.default_generators[d.index or 0] for d in devices)]
-    generators += [] if generator is None else [generator]
+    generators = [torch.default_generator] if generator is None else [torch.default_generator, generator]
+    if torch.cuda.is_initialized():
+        devices = {p.device for m in modules for p in m._parameters.values() if p is not None and p.is_cuda}
+        generators += [torch.cuda.default_generators[d.index or 0] for d in devices]
     return [(each, each.get_state()) for each in generators]

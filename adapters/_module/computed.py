@@ -133,8 +133,11 @@ def plain(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def owner_of(kind: type) -> type:
     """The class that carries the descriptors: the one next to `nn.Module`, which class swaps leave in place."""
-    bases = [base for base in kind.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
-    return bases[-1] if bases else PlainModule
+    order = kind.__mro__
+    for base in reversed(order[: order.index(nn.Module)]):
+        if issubclass(base, nn.Module):  # no mixin
+            return base
+    return PlainModule
 
 
 def _refuse_submodule(module: nn.Module, name: str, _: Any) -> None:
@@ -149,6 +152,8 @@ def _watch_submodules() -> None:
 
 def install(owner: type, name: str) -> None:
     """Put the descriptors on the class, once."""
+    if isinstance(vars(owner).get(name), EffectiveTensor):
+        return
     _watch_submodules()
     if name not in vars(owner):
         setattr(owner, name, EffectiveTensor(name, owner))

@@ -128,4 +128,4 @@ def _own_class(module: nn.Module) -> None:
     if parametrize.is_parametrized(module):
         kind = type(module)
         entries = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
-        module.__class__ = type(kind.__name__, kind.__bases__, entries)  # type: ignore[assignment]
+        module.__class__ = type(kind.__name__, kind.__bases__, entries)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.hooks import RemovableHandle
 
 from masklib.masking import masked
 
@@ -137,22 +138,16 @@ class _WithSparseGradient(torch.autograd.Function):
 def enter(module: nn.Module, name: str, hook: Any, mask: Tensor, key: Any) -> None:
     """Begin or update the pruned state: rename the parameter in its place, set the mask, put the hook at its key."""
     owner, state = owner_of(type(module)), module.__dict__
-    new = not is_marked(module, name)
-    if new:
+    if not is_marked(module, name):
         _refuse_taken(module, name)
         install(owner, name)
         _rename(module, name, f"{name}_orig")
-    state["_buffers"] = state["_buffers"].copy()
-    if new:
-        module.register_buffer(f"{name}_mask", mask)
-    else:
-        state["_buffers"][f"{name}_mask"] = mask
-    if not module._forward_pre_hooks:  # else handles hold it, by which users end their hooks
-        state["_forward_pre_hooks"] = OrderedDict()
-    if key is None:
-        module.register_forward_pre_hook(hook)
-    else:
-        module._forward_pre_hooks[key] = hook
+    state["_buffers"] = {**state["_buffers"], f"{name}_mask": mask}
+    state["_non_persistent_buffers_set"].discard(f"{name}_mask")
+    hooks = state["_forward_pre_hooks"]
+    if not hooks:  # else handles hold it, by which users end their hooks
+        state["_forward_pre_hooks"] = hooks = OrderedDict()
+    hooks[RemovableHandle(hooks).id if key is None else key] = hook
     hook._owner, hook._seen = owner, Seen(mask)
     mark(module, name, hook)
 
@@ -162,15 +157,15 @@ def leave(module: nn.Module, name: str) -> None:
     if f"{name}_orig" not in module._parameters:
         raise ValueError(f"'{name}_orig' of {type(module).__name__} is no parameter any more. Remove what replaced it.")
     _rename(module, f"{name}_orig", name)
-    module.__dict__["_buffers"] = module._buffers.copy()
-    del module._buffers[f"{name}_mask"]
+    buffers = module._buffers.copy()
+    del buffers[f"{name}_mask"]
+    module.__dict__["_buffers"] = buffers
     unmark(module, name)
 
 
 def _rename(module: nn.Module, old: str, new: str) -> None:
-    table = module._parameters
-    renamed = [(new if name == old else name, value) for name, value in table.items()]
-    module.__dict__["_parameters"] = type(table)(renamed)
+    table = module.__dict__["_parameters"]
+    module.__dict__["_parameters"] = type(table)([(new if n == old else n, value) for n, value in table.items()])
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -189,9 +184,10 @@ def _refuse_no_parameter(module: nn.Module, name: str) -> NoReturn:
 
 
 def _refuse_taken(module: nn.Module, name: str) -> None:
-    tables = module._parameters, module._buffers, module._modules
+    state, kind = module.__dict__, type(module)
     for taken in (f"{name}_orig", f"{name}_mask"):
-        if taken in module.__dict__ or hasattr(type(module), taken) or any(taken in table for table in tables):
+        own = taken in state["_parameters"] or taken in state["_buffers"] or taken in state["_modules"]
+        if own or taken in state or hasattr(kind, taken):
             raise ValueError(
                 f"{type(module).__name__} already has an attribute {taken!r}, which pruning {name!r} would overwrite. "
                 "Rename it first."

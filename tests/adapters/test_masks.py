@@ -315,7 +315,12 @@ def test_parametrize_takes_scores_from_outside():
         (TypeError, "`importance_scores` must be a mapping", None, torch.ones(8, 6)),
         (ValueError, "must be parameters, got \\['nope'\\]", None, {"nope": torch.ones(8, 6)}),
         (ValueError, "missing \\['2.weight'\\]", ["0.weight", "2.weight"], {"0.weight": torch.ones(8, 6)}),
-        (ValueError, r"must have the shape of '0.weight', \(8, 6\), got \(6, 8\)", None, {"0.weight": torch.ones(6, 8)}),
+        (
+            ValueError,
+            r"must have the shape of '0.weight', \(8, 6\), got \(6, 8\)",
+            None,
+            {"0.weight": torch.ones(6, 8)},
+        ),
     ],
 )
 def test_bad_scores_are_refused_and_change_nothing(error, message, names, scores):

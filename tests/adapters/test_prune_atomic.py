@@ -14,7 +14,7 @@ from torch import nn
 import masklib.adapters.prune as prune
 
 ADAPTERS = Path(prune.__file__).parents[1]
-SPARED = ("unchanged_on_error", "_put_back", "put_back", "<genexpr>")  # what puts back, and closing generators
+SPARED = ("__exit__", "_put_back", "put_back", "<genexpr>")  # what puts back, and closing generators
 
 
 class Injected(Exception):
