@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -53,12 +54,7 @@ def test_the_wheel_needs_torch_and_numpy_only(wheel):
 
 def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
     """Installed into a new environment that sees this one's torch, but not the repository."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
-    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
-    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+    python = environment(tmp_path / "env", str(wheel))
     code = """
 import sys, torch, masklib
 loaded = set(sys.modules)
@@ -91,29 +87,30 @@ except ImportError as error:
 IMPORT = "import masklib.adapters.prune as p, masklib.adapters as a; print(p.__file__, callable(a.weights))"
 
 
-@pytest.mark.parametrize("kind", ["wheel", "editable", "nothing"])
-def test_the_adapters_are_found_from_the_folder_of_a_clone(kind, wheel, tmp_path):
+def environment(folder, *what):
+    """A new environment that sees this one's torch and setuptools, with something installed; its Python."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    site = next((folder / "lib").glob("python*/site-packages"))
+    (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+    install = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", *what]
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True, capture_output=True)
+    return python
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_adapters_are_found_from_the_folder_of_a_clone_and_from_any_other(kind, wheel, tmp_path):
     """Python looks into the current folder first, where masklib/ and adapters/ lie side by side."""
-    python = sys.executable
-    if kind != "nothing":
-        subprocess.run([python, "-m", "venv", tmp_path / "env"], check=True)
-        python = tmp_path / "env" / "bin" / "python"
-        site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
-        (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
-        what = [str(wheel)] if kind == "wheel" else ["--no-build-isolation", "-e", str(wheel.parents[0] / "clone")]
-        if kind == "editable":
-            subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "-y", "setuptools"], check=True)  # an old one
-            copy_tracked(wheel.parents[0] / "clone")
-        install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *what]
-        subprocess.run(install, check=True, capture_output=True)
-    for folder in (ROOT, tmp_path) if kind != "nothing" else (ROOT,):
-        result = subprocess.run(
-            [python, "-P" if folder == tmp_path else "-B", "-c", IMPORT], cwd=folder, capture_output=True, text=True
-        )
-        file, found = result.stdout.split() if result.returncode == 0 else (result.stderr, "")
-        assert found == "True", result.stderr
-        inside = {"wheel": str(tmp_path), "editable": str(wheel.parents[0]), "nothing": str(ROOT)}[kind]
-        assert file.startswith(str(ROOT) if folder == ROOT else inside)
+    clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    copy_tracked(clone)
+    elsewhere.mkdir()
+    python = environment(tmp_path / "env", *([str(wheel)] if kind == "wheel" else ["-e", str(clone)]))
+    for folder in (clone, elsewhere):
+        result = subprocess.run([python, "-c", IMPORT], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        file, found = result.stdout.split()
+        assert file.startswith(str(tmp_path / "env" if (kind, folder) == ("wheel", elsewhere) else clone))
+        assert found == "True"
 
 
 def test_the_wheel_has_the_adapters_themselves(wheel):
