@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import masklib
-from masklib import _check
+from masklib import _read
 
 from ._module.atomic import unchanged_on_error
 from ._module.computed import MARK
@@ -77,11 +77,11 @@ def prune(
     >>> sorted(layer.state_dict())
     ['bias', 'parametrizations.weight.0.mask', 'parametrizations.weight.original']
     """
-    _check.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
-    given = None if importance_scores is None else dict(_check.mapping(importance_scores, "importance_scores"))
+    _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
+    given = None if importance_scores is None else dict(_read.mapping(importance_scores, "importance_scores"))
     chosen = _chosen(module, given if names is None and given is not None else names)
     if given is not None:
-        _check.same_names(given, chosen, "importance_scores", "names")
+        _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
         ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}

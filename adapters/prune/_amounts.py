@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 
 
 def _validate_pruning_amount_init(amount: Any) -> None:
@@ -50,7 +50,7 @@ def _compute_nparams_toprune(amount: Any, tensor_size: int) -> Any:
 
 def _validate_pruning_dim(t: Tensor, dim: int) -> None:
     """Refuse a dim that the tensor does not have."""
-    _check.dimension(dim, t, "the tensor")
+    _read.dimension(dim, t, "the tensor")
 
 
 def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:

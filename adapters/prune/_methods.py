@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import masklib
-from masklib import _check, compute_mask
+from masklib import _read, compute_mask
 
 from .._module.values import BadShape
 from ._amounts import (
@@ -261,7 +261,7 @@ class CoreMethod(BasePruningMethod):
     PRUNING_TYPE = "global"
 
     def __init__(self, method: Step) -> None:
-        _check.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
+        _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
         self.method = method
 
     @knows(masks=core_says, step=lambda method: method.method)
