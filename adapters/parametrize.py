@@ -32,7 +32,7 @@ from ._module.parametrized import (
     unparametrize,
 )
 from ._module.sites import Site, dotted, known_names
-from ._module.values import check_values, checked_mask, scores_for
+from ._module.values import check_initialized, checked_mask, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -224,7 +224,7 @@ def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Si
     wanted = list(pickable(module, "names")) if names is None else known_names(names, known, "parameters")
     chosen: dict[int, tuple[str, list[Site]]] = {}
     for name in wanted:
-        check_values(known[name], repr(name))
+        check_initialized(known[name], repr(name))
         chosen.setdefault(id(known[name]), (name, places[id(known[name])]))
     for _, sites in chosen.values():
         for site in sites:

@@ -55,10 +55,15 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
     return importance_scores.detach()
 
 
-def check_values(param: Tensor, what: str) -> None:
-    """Refuse a parameter without values."""
+def check_initialized(param: Tensor, what: str) -> None:
+    """Refuse a parameter without a shape."""
     if isinstance(param, nn.parameter.UninitializedParameter):
         raise ValueError(f"{what} is not initialized. Run a forward pass first.")
+
+
+def check_values(param: Tensor, what: str) -> None:
+    """Refuse a parameter without values, or with only a part of them."""
+    check_initialized(param, what)
     if param.is_meta:
         raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
     if type(param) is not nn.Parameter and any(base.__name__ == "DTensor" for base in type(param).__mro__):

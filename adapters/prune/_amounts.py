@@ -72,6 +72,8 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
 
 def number_to_prune(amount: Any, size: int) -> int:
     """The number of units, checked against how many there are."""
+    if type(amount) is float:
+        return round(amount * size)  # numbers.Integral is slow to ask
     number = int(_compute_nparams_toprune(amount, size))
     _validate_pruning_amount(number, size)
     return number
