@@ -35,7 +35,7 @@ class EffectiveTensor:
         state, name = module.__dict__, self.name
         marks = state.get(MARK)
         if marks is not None and name in marks:
-            return _computed(marks[name], module, name)
+            return state[name] if name in state else _computed(marks[name], module, name)
         if name not in state and name in state.get("_parameters", ()):  # every layer of the class is read here
             return state["_parameters"][name]
         return self._ordinary(module)
