@@ -1,4 +1,4 @@
-"""Which places in modules one pruning call is about: tied parameters are one parameter with several sites."""
+"""Which places in modules one call is about: tied parameters are one parameter with several sites."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from . import _site
-from ._attribute import MARK, plain
-from .weights import weights
+from . import state
+from .computed import MARK, plain
+from .weights import pickable
 
 
 class Site(NamedTuple):
@@ -26,27 +26,46 @@ class Site(NamedTuple):
 
 def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
     """The given site and, in `root`, all others of the same parameter."""
-    site = Site(module, name)
-    if root is None:
-        return [site]
-    param, modules = _site.parameter(module, name), list(root.modules())
-    if not any(m is module for m in modules):
-        raise ValueError(f"`root` must contain {module}. Pass the whole model, or leave `root` out.")
-    return [site, *(Site(m, n) for m in modules for n, p in plain(m).items() if p is param and Site(m, n) != site)]
+    return [Site(module, name)] if root is None else _among(Site(module, name), _known(root))
 
 
 def global_sites(parameters: Any, names: Any, root: nn.Module | None) -> list[list[Site]]:
     """The sites of each parameter of a global call, in the order given, each parameter once."""
     if root is None and isinstance(parameters, nn.Module):
         root = parameters
-    groups: dict[int, list[Site]] = {}
-    for module, name in _pairs(parameters, names):
-        sites = sites_of(module, name, root)
-        group = groups.setdefault(id(_site.parameter(module, name)), [])
-        group += [site for site in sites if site not in group]
+    known = None if root is None else _known(root)
+    groups: dict[int, dict[Site, None]] = {}
+    for site in _pairs(parameters, names):
+        sites = [site] if known is None else _among(site, known)
+        groups.setdefault(id(state.parameter(*site)), {}).update(dict.fromkeys(sites))
     if not groups:
         raise ValueError("`parameters` names nothing to prune. For example [(model.fc1, 'weight')], or model itself.")
-    return list(groups.values())
+    return [list(group) for group in groups.values()]
+
+
+class _Known(NamedTuple):
+    """What is in a module: the modules, and the sites of each parameter, by identity."""
+
+    modules: set[int]
+    sites: dict[int, list[Site]]
+
+
+def _known(root: nn.Module) -> _Known:
+    """One walk, however many parameters are asked for."""
+    known = _Known(set(), {})
+    for module in root.modules():
+        known.modules.add(id(module))
+        for name, param in plain(module).items():
+            known.sites.setdefault(id(param), []).append(Site(module, name))
+    return known
+
+
+def _among(site: Site, known: _Known) -> list[Site]:
+    """A site and, among the known ones, all others of its parameter."""
+    param = state.parameter(*site)
+    if id(site.module) not in known.modules:
+        raise ValueError(f"`root` must contain {site.module}. Pass the whole model, or leave `root` out.")
+    return [site, *(other for other in known.sites.get(id(param), ()) if other != site)]
 
 
 def _pairs(parameters: Any, names: Any) -> list[Site]:
@@ -68,7 +87,7 @@ def _pair(entry: Any) -> Site:
 
 def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Tensor], bool] | None) -> list[Site]:
     if names is None:
-        chosen = list(weights(module))
+        chosen = list(pickable(module, "parameters"))
     elif callable(names):
         chosen = [n for n, p in plain_names(module).items() if names(n, p)]
     else:

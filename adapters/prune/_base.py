@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _site
-from ._amounts import _validate_structured_pruning
-from ._attribute import install
+from .._module import state
+from .._module.computed import install
+from .._module.held import HELD, note
+from .._module.sites import sites_of
+from .._module.values import checked_mask, scores_for
+from ._amounts import _validate_pruning_dim, _validate_structured_pruning
 from ._record import Record
-from ._sites import sites_of
+from ._step import prune_sites
 
 
 class BasePruningMethod(ABC):
@@ -25,6 +28,7 @@ class BasePruningMethod(ABC):
 
     _tensor_name: str
     _record: Record
+    _seen: state.Seen
     PRUNING_TYPE: str
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:  # noqa: B027
@@ -57,8 +61,10 @@ class BasePruningMethod(ABC):
             A tensor of the parameter's shape; its gradient flows to `name_orig` where the mask is 1.
         """
         name = self._pruned_name(module)
-        sparse = module.__dict__.get("sparse") is True
-        return _site.effective(getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"), sparse)
+        mask = getattr(module, f"{name}_mask")
+        if not torch.compiler.is_compiling():
+            self._seen.look(mask, module, name)
+        return state.effective(getattr(module, f"{name}_orig"), mask, module.__dict__.get("sparse") is True)
 
     @classmethod
     def apply(
@@ -85,8 +91,6 @@ class BasePruningMethod(ABC):
         Raises:
             TypeError, ValueError, AttributeError, IndexError: if an argument does not fit; nothing is changed then.
         """
-        from ._commit import prune_sites  # the other half of the circle: committing builds containers
-
         return prune_sites(sites_of(module, name, root), lambda: cls(*args, **kwargs), importance_scores)
 
     def prune(self, t: Tensor, default_mask: Tensor | None = None, importance_scores: Tensor | None = None) -> Tensor:
@@ -106,9 +110,9 @@ class BasePruningMethod(ABC):
         >>> L1Unstructured(amount=1).prune(torch.tensor([2.0, -1.0]))
         tensor([2., 0.])
         """
-        scores = _site.scores_for(t, importance_scores, "tensor t")
+        scores = scores_for(t, importance_scores, "tensor t")
         start = torch.ones_like(t) if default_mask is None else default_mask
-        return _site.effective(t, self.compute_mask(scores, default_mask=start))
+        return state.effective(t, self.compute_mask(scores, default_mask=start))
 
     def remove(self, module: nn.Module) -> None:
         """Make the pruning of a module permanent; the function `remove` also takes the hook away.
@@ -120,11 +124,12 @@ class BasePruningMethod(ABC):
         """
         name = self._pruned_name(module)
         pruned = self.apply_mask(module).detach()
-        with _site.unchanged_on_error([module]), torch.no_grad():
-            param, kept = _site.parameter(module, name), _site.mask_of(module, name)
-            _site.leave(module, name)
+        param = state.parameter(module, name)
+        if HELD in module.__dict__:
+            note(module, name, param, state.mask_of(module, name))
+        state.leave(module, name)
+        with torch.no_grad():
             param.copy_(pruned)
-            _site.remember(param, kept)
 
     def on_living(self, t: Tensor, mask: Tensor) -> Tensor:
         """Compute the mask on what is alive, as `PRUNING_TYPE` says, and combine it with `mask`.
@@ -142,7 +147,7 @@ class BasePruningMethod(ABC):
         new = mask.to(t.dtype, copy=True)
         living = _living(self, t, mask)
         kept = self.compute_mask(t[living], default_mask=mask[living])
-        new[living] = _site.checked_mask(kept, t[living], None, f"what {type(self).__name__} sees").to(new.dtype)
+        new[living] = checked_mask(kept, t[living], None, f"what {type(self).__name__} sees").to(new.dtype)
         return new
 
     def history(self) -> tuple[Callable[..., Tensor], ...]:
@@ -167,6 +172,13 @@ class BasePruningMethod(ABC):
 
         return put_back
 
+    def followed_by(self, method: BasePruningMethod) -> PruningContainer:
+        """What acts on the tensor when another method follows this one: a container of both."""
+        return PruningContainer(self, method)
+
+    def recorded(self, record: Record) -> None:  # noqa: B027
+        """Hear that what the method did is on record: it may drop what it holds."""
+
     def _pruned_name(self, module: nn.Module) -> str:
         name = getattr(self, "_tensor_name", None)
         if name is None:
@@ -190,10 +202,8 @@ def _living(method: BasePruningMethod, t: Tensor, mask: Tensor) -> Any:
     if not hasattr(method, "dim"):
         raise AttributeError('Pruning methods of PRUNING_TYPE "structured" need to have the attribute `dim` defined.')
     _validate_structured_pruning(t)
-    dim = method.dim + t.dim() if method.dim < 0 else method.dim
-    if not 0 <= dim < t.dim():
-        raise IndexError(f"`dim` must be a dimension of a tensor of shape {tuple(t.shape)}, got {method.dim}.")
-    index: list[Any] = [slice(None)] * t.dim()
+    _validate_pruning_dim(t, method.dim)
+    dim, index = method.dim % t.dim(), [slice(None)] * t.dim()  # type: tuple[int, list[Any]]
     index[dim] = mask.sum(dim=[d for d in range(t.dim()) if d != dim]) != 0
     return tuple(index)
 
@@ -237,6 +247,11 @@ class PruningContainer(BasePruningMethod):
                 f"{self._tensor_name!r} to PruningContainer {self}. Found {method._tensor_name!r}"
             )
         self._pruning_methods += (method,)
+
+    def followed_by(self, method: BasePruningMethod) -> PruningContainer:
+        """The container itself, with one method more."""
+        self.add_pruning_method(method)
+        return self
 
     def __len__(self) -> int:
         return len(self._pruning_methods)

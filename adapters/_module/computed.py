@@ -2,7 +2,7 @@
 
 A data descriptor on the module's class answers for the instances that carry a mark, and steps aside for all others.
 The mark, in the instance's `__dict__`, maps the tensor's name to the hook that computes it, so copies and pickles of
-the module carry it along.
+the module carry it along. A mark is replaced, never written into: a shallow copy shares it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.utils import parametrize
 
 MARK = "_masklib_pruned"
+_NOTHING: Any = object()
 
 
 class PlainModule(nn.Module):
@@ -23,28 +25,64 @@ class PlainModule(nn.Module):
 class EffectiveTensor:
     """Reads as `hook.apply_mask(module)` on marked instances, and as an ordinary attribute on all others."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owner: type) -> None:
         self.name = name
+        self.owner = owner
 
-    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+    def __get__(self, module: nn.Module | None, kind: type) -> Any:
         if module is None:
-            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self.name!r}")
-        state = module.__dict__
-        if self.name in state:
-            return state[self.name]
-        if MARK in state and self.name in state[MARK]:
-            return state[MARK][self.name].apply_mask(module)
-        return module.__getattr__(self.name)
+            return getattr(super(self.owner, kind), self.name)
+        state, name = module.__dict__, self.name
+        marks = state.get(MARK)
+        if marks is not None and name in marks:
+            return state[name] if name in state else _computed(marks[name], module, name)
+        if name not in state and name in state.get("_parameters", ()):  # every layer of the class is read here
+            return state["_parameters"][name]
+        return self._ordinary(module)
 
     def __set__(self, module: nn.Module, value: Any) -> None:
         refuse(module, self.name, "assign")
-        module.__dict__[self.name] = value
+        later = self._later(module)
+        if hasattr(type(later), "__set__"):
+            later.__set__(module, value)
+        else:
+            module.__dict__[self.name] = value
 
     def __delete__(self, module: nn.Module) -> None:
         refuse(module, self.name, "delete")
-        if self.name not in module.__dict__:
+        later = self._later(module)
+        if hasattr(type(later), "__delete__"):
+            later.__delete__(module)
+        elif self.name in module.__dict__:
+            del module.__dict__[self.name]
+        else:
             raise AttributeError(self.name)
-        del module.__dict__[self.name]
+
+    def _later(self, module: nn.Module) -> Any:
+        """What a class behind the owner has under the name: a method or a property of a mixin, say."""
+        order = type(module).__mro__
+        behind = order[order.index(self.owner) + 1 :]
+        return next((vars(kind)[self.name] for kind in behind if self.name in vars(kind)), _NOTHING)
+
+    def _ordinary(self, module: nn.Module) -> Any:
+        """What the attribute would be if the owner did not have this descriptor."""
+        later = self._later(module)
+        data = hasattr(type(later), "__set__") or hasattr(type(later), "__delete__")
+        if self.name in module.__dict__ and not data:
+            return module.__dict__[self.name]
+        if later is _NOTHING:
+            return module.__getattr__(self.name)
+        return later.__get__(module, type(module)) if hasattr(type(later), "__get__") else later
+
+
+def _computed(hook: Any, module: nn.Module, name: str) -> Any:
+    """The pruned tensor; the same one throughout `torch.nn.utils.parametrize.cached()`."""
+    if not parametrize._cache_enabled:
+        return hook.apply_mask(module)
+    key: Any = (id(module), name)
+    if parametrize._cache.get(key) is None:
+        parametrize._cache[key] = hook.apply_mask(module)
+    return parametrize._cache[key]
 
 
 def _guarded(owner: Any) -> Any:
@@ -93,10 +131,13 @@ def plain(module: nn.Module) -> dict[str, nn.Parameter]:
     return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
 
 
-def owner_of(module: nn.Module) -> type:
+def owner_of(kind: type) -> type:
     """The class that carries the descriptors: the one next to `nn.Module`, which class swaps leave in place."""
-    bases = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
-    return bases[-1] if bases else PlainModule
+    order = kind.__mro__
+    for base in reversed(order[: order.index(nn.Module)]):
+        if issubclass(base, nn.Module):  # no mixin
+            return base
+    return PlainModule
 
 
 def _refuse_submodule(module: nn.Module, name: str, _: Any) -> None:
@@ -111,9 +152,11 @@ def _watch_submodules() -> None:
 
 def install(owner: type, name: str) -> None:
     """Put the descriptors on the class, once."""
+    if isinstance(vars(owner).get(name), EffectiveTensor):
+        return
     _watch_submodules()
     if name not in vars(owner):
-        setattr(owner, name, EffectiveTensor(name))
+        setattr(owner, name, EffectiveTensor(name, owner))
     if "register_parameter" not in vars(owner):
         owner.register_parameter = _guarded(owner)  # type: ignore[attr-defined]
     if issubclass(owner, nn.RNNBase) and "_flat_weights" not in vars(owner):
@@ -124,7 +167,7 @@ def mark(module: nn.Module, name: str, hook: Any) -> None:
     """From now on compute the tensor with the hook."""
     if type(module) is nn.Module:
         module.__class__ = PlainModule
-    module.__dict__.setdefault(MARK, {})[name] = hook
+    module.__dict__[MARK] = {**module.__dict__.get(MARK, {}), name: hook}
     if isinstance(module, nn.RNNBase):
         module.__dict__["_update_flat_weights"] = no_update
         module.__dict__.pop("_flat_weights", None)
@@ -132,9 +175,8 @@ def mark(module: nn.Module, name: str, hook: Any) -> None:
 
 def unmark(module: nn.Module, name: str) -> None:
     """Make the tensor an ordinary attribute again."""
-    marks = module.__dict__[MARK]
-    del marks[name]
-    if marks:
+    module.__dict__[MARK] = {n: hook for n, hook in module.__dict__[MARK].items() if n != name}
+    if module.__dict__[MARK]:
         return
     del module.__dict__[MARK]
     if type(module) is PlainModule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,23 +9,24 @@ import torch
 from torch import Tensor, nn
 
 import masklib
-from masklib import compute_mask
+from masklib import _read, compute_mask
 
-from . import _site
+from .._module.values import BadShape
 from ._amounts import (
     _compute_norm,
     _validate_pruning_amount_init,
+    a_generator,
     along,
-    noise_device,
-    noise_dtype,
+    channel_noise,
+    noise_like,
     number_to_prune,
     validate_channels,
     within,
 )
 from ._base import BasePruningMethod
 from ._record import Record, replay
-
-Step = Callable[..., Tensor]
+from ._stay import Step, all_stay, core_says, l1_step, largest_stay, masked_stay
+from ._step import knows
 
 
 class Identity(BasePruningMethod):
@@ -34,13 +34,10 @@ class Identity(BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
 
+    @knows(masks=all_stay, step=lambda method: masklib.identity)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return a copy of `default_mask`."""
         return default_mask.clone()
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        return masklib.identity
 
     @classmethod
     def apply(cls, module: nn.Module, name: str, *, root: nn.Module | None = None) -> Any:  # type: ignore[override]
@@ -53,28 +50,41 @@ class RandomUnstructured(BasePruningMethod):
 
     Args:
         amount: an int, how many of the live entries; or a float in [0, 1], which share of them.
+        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
     """
 
     PRUNING_TYPE = "unstructured"
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, *, generator: torch.Generator | None = None) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
+        self.generator = a_generator(generator)
 
+    @knows(reads=True)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, those with the highest noise."""
         number = number_to_prune(self.amount, t.nelement())
         if number == 0:
             return default_mask.clone()
-        noise = torch.rand_like(t, dtype=noise_dtype(t.dtype))
+        noise = noise_like(t, self.generator)
         return within(default_mask, compute_mask(-noise, amount=number), default_mask.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, amount: float, *, root: nn.Module | None = None
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: float,
+        *,
+        generator: torch.Generator | None = None,
+        root: nn.Module | None = None,
     ) -> Any:
         """Prune entries at random; see `random_unstructured`."""
-        return super().apply(module, name, amount=amount, root=root)
+        return super().apply(module, name, amount=amount, generator=generator, root=root)
+
+    def recorded(self, record: Record) -> None:
+        """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
+        self.generator = None
 
 
 class L1Unstructured(BasePruningMethod):
@@ -90,15 +100,11 @@ class L1Unstructured(BasePruningMethod):
         _validate_pruning_amount_init(amount)
         self.amount = amount
 
+    @knows(masks=largest_stay, step=l1_step)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, the lowest by magnitude, ties by index."""
         number = number_to_prune(self.amount, t.nelement())
         return within(default_mask, masklib.l1_unstructured(t, amount=number), default_mask.dtype)
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        plain = type(self.amount) in (int, float)
-        return partial(masklib.l1_unstructured, amount=self.amount) if plain else partial(replay, self)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -120,32 +126,44 @@ class RandomStructured(BasePruningMethod):
     Args:
         amount: an int, how many of the live channels; or a float in [0, 1], which share of them.
         dim: the dim whose indices are the channels.
+        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
     """
 
     PRUNING_TYPE = "structured"
 
-    def __init__(self, amount: float, dim: int = -1) -> None:
+    def __init__(self, amount: float, dim: int = -1, *, generator: torch.Generator | None = None) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
         self.dim = dim
+        self.generator = a_generator(generator)
 
+    @knows(reads=True)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, those with the lowest noise."""
         validate_channels(t, self.dim)
         number = number_to_prune(self.amount, t.shape[self.dim])
         if number == 0:
             return default_mask.clone()
-        dtype, device = noise_dtype(torch.get_default_dtype()), noise_device()
-        noise = torch.rand(t.shape[self.dim], dtype=dtype, device=device)
-        kept = compute_mask(noise, amount=number)
+        kept = compute_mask(channel_noise(t.shape[self.dim], self.generator), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, amount: float, dim: int = -1, *, root: nn.Module | None = None
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: float,
+        dim: int = -1,
+        *,
+        generator: torch.Generator | None = None,
+        root: nn.Module | None = None,
     ) -> Any:
         """Prune channels at random; see `random_structured`."""
-        return super().apply(module, name, amount=amount, dim=dim, root=root)
+        return super().apply(module, name, amount=amount, dim=dim, generator=generator, root=root)
+
+    def recorded(self, record: Record) -> None:
+        """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
+        self.generator = None
 
 
 class LnStructured(BasePruningMethod):
@@ -165,16 +183,13 @@ class LnStructured(BasePruningMethod):
         self.n = n
         self.dim = dim
 
+    @knows(reads=True, step=lambda method: partial(replay, method))
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, the lowest by norm, ties by index."""
         validate_channels(t, self.dim)
         number = number_to_prune(self.amount, t.shape[self.dim])
         kept = compute_mask(_compute_norm(t, self.n, self.dim), amount=number)
         return within(default_mask, along(kept, t, self.dim), t.dtype)
-
-    def _step(self) -> Step:
-        """The same as a step of the core."""
-        return partial(replay, self)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -215,10 +230,11 @@ class CustomFromMask(BasePruningMethod):
     def mask(self, mask: Tensor) -> None:
         self._mask: Tensor | None = mask
 
+    @knows(masks=masked_stay)
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return `default_mask` times the mask."""
         if default_mask.shape != self.mask.shape:
-            raise _site.BadShape(
+            raise BadShape(
                 f"`mask` must have the shape of the tensor, {tuple(default_mask.shape)}, got {tuple(self.mask.shape)}."
             )
         return default_mask * self.mask.to(default_mask)
@@ -230,15 +246,25 @@ class CustomFromMask(BasePruningMethod):
         """Prune by a mask; see `custom_from_mask`."""
         return super().apply(module, name, mask=mask, root=root)
 
-    def _recorded(self, record: Record) -> None:
+    def recorded(self, record: Record) -> None:
+        """Drop the mask: the record has what it removed."""
         self._record, self._index, self._mask = record, len(record.numbers) - 1, None
 
 
-DETERMINED = (Identity, L1Unstructured, LnStructured)  # by the weights alone
-METHODS = (*DETERMINED, RandomUnstructured, RandomStructured, CustomFromMask)
-_AS_BUILT: dict[type, Any] = {kind: kind.compute_mask for kind in METHODS}
+class CoreMethod(BasePruningMethod):
+    """Prune by any method of the core, `(scores, default_mask) -> mask`; `apply` of this package makes it.
 
+    Args:
+        method: such as `partial(masklib.n_of_m, keep=2, of=4)`.
+    """
 
-def as_built(method: BasePruningMethod) -> bool:
-    """Whether a method is one of ours, and nobody has replaced what it computes."""
-    return _AS_BUILT.get(type(method)) is type(method).compute_mask
+    PRUNING_TYPE = "global"
+
+    def __init__(self, method: Step) -> None:
+        _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
+        self.method = method
+
+    @knows(masks=core_says, step=lambda method: method.method)
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        """Return the method's mask, in the dtype of `default_mask`."""
+        return self.method(t, default_mask != 0).to(default_mask.dtype)
