@@ -132,7 +132,7 @@ class Work(NamedTuple):
 def small_works(device: torch.device, quick: bool) -> Iterator[Work]:
     """Every method of the registry, small hostile scores, every number that it takes."""
     for name, case in registry.CASES.items():
-        for shape in case.shapes[:1] if quick else [s for s in case.shapes if len(s) > 1]:
+        for shape in case.shapes[: 1 if quick else 3]:
             for number in [n for pair in registry.numbers_of(case, 0.3, 0.6) for n in pair][: 1 if quick else None]:
                 for (what, here), (_, there) in zip(inputs(shape, CPU), inputs(shape, device)):
                     yield Work(f"{name}, {what}, {shape}, {number}", registry.bind(case, number), here, there)
@@ -140,7 +140,7 @@ def small_works(device: torch.device, quick: bool) -> Iterator[Work]:
 
 def large_works(device: torch.device, quick: bool) -> Iterator[Work]:
     """Pools of such a size that a sample, several passes, long rows and many windows come into play."""
-    rows, columns = (64, 1024) if quick else (1023, 2048)
+    rows, columns = (64, 1024) if quick else (255, 1536)
     methods: dict[str, Callable[..., Any]] = {
         "l1_unstructured": partial(ml.l1_unstructured, amount=0.5),
         "compute_mask, all but one": partial(ml.compute_mask, keep=1),
@@ -151,9 +151,9 @@ def large_works(device: torch.device, quick: bool) -> Iterator[Work]:
         "8:32": partial(ml.n_of_m, keep=8, of=32),
         "channels": partial(ml.compute_mask, amount=0.5, groups=ml.channels(0)),
     }
-    for name, method in methods.items():
-        for (what, here), (_, there) in zip(inputs((rows, columns), CPU), inputs((rows, columns), device)):
-            yield Work(f"{name}, {what}, ({rows}, {columns})", method, here, there)
+    here, there = (list(inputs((rows, columns), where)) for where in (CPU, device))
+    for (name, method), ((what, a), (_, b)) in itertools.product(methods.items(), zip(here, there)):
+        yield Work(f"{name}, {what}, ({rows}, {columns})", method, a, b)
 
 
 def side_stream(scores: torch.Tensor) -> torch.Tensor:
@@ -184,11 +184,14 @@ def module(scores: torch.Tensor) -> torch.Tensor:
     return drop_in.l1_unstructured(layer, "weight", amount=0.5).weight != 0
 
 
-def ways(device: torch.device) -> Iterator[Work]:
-    """Other ways to the same call."""
+def ways(device: torch.device, quick: bool) -> Iterator[Work]:
+    """Other ways to the same call, and tensors of millions."""
     scores = draw((257, 511))
     for method in (side_stream, one_call_for_all, compiled, module):
         yield Work(method.__name__, method, scores, scores.to(device))
+    for name, make in () if quick else INPUTS.items():
+        scores = make((2048, 2053))
+        yield Work(f"4 M, {name}", partial(ml.l1_unstructured, amount=0.3), scores, scores.to(device))
 
 
 def check(device: torch.device, quick: bool, until: float) -> tuple[int, list[str]]:
@@ -196,9 +199,9 @@ def check(device: torch.device, quick: bool, until: float) -> tuple[int, list[st
     count, wrong = 0, []
     many = itertools.chain(large_works(device, quick), small_works(device, quick))
     some = itertools.islice(many, 0, None, 5 if quick else 1)
-    densities = (None, 0.7) if quick else (None, 0.7, 0.0, 1.0)
-    masks = ((work, density) for work in some for density in densities)
-    for work, density in itertools.chain(((work, None) for work in ways(device)), masks):
+    turns = zip(some, itertools.cycle((0.7, 1.0, 0.7, 0.0)))
+    both = ((work, density) for work, masked in turns for density in (None, masked))
+    for work, density in itertools.chain(((work, None) for work in ways(device, quick)), both):
         if time.monotonic() > until:
             return count, [*wrong, f"not finished in time: stopped at {work.name}"]
         count += 1
