@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 import masklib as ml
-from masklib import _rank
+from masklib.selection import _items
 from masklib.testing import _refute, check_groups, coupled, laws, numbers
 from masklib.testing._strategies import FLOATS
 
@@ -56,14 +57,14 @@ def test_the_kit_finds_nothing_wrong(groups):
 @given(coupled(kinds=SMALL), st.sampled_from([None, 1, torch.inf, -torch.inf]), numbers(most=3))
 def test_coupled_items_equal_the_oracle(case, p, number):
     groups, s, m = case
-    groups = groups._replace(p=p, mean=False)
+    groups = replace(groups, p=p, mean=False)
     laws.follows_the_rule(bound(groups), groups, number, s, m)
 
 
 @given(coupled(kinds=SMALL), numbers(most=3))
 def test_sums_of_coupled_items_equal_their_labels(case, number):
     groups, s, m = case
-    laws.is_the_labels_form(groups._replace(p=None, mean=False), number, s, m)
+    laws.is_the_labels_form(replace(groups, p=None, mean=False), number, s, m)
 
 
 @given(coupled(dtypes=FLOATS, kinds=("many", "small")), st.sampled_from(["amount", "sparsity"]), st.floats(0, 1))
@@ -119,9 +120,7 @@ def test_sets_and_names_are_kept_in_sorted_order():
     assert ml.coupled(a, b) == ml.coupled(b, dict(reversed(a.items())))
     assert hash(ml.coupled(a, b)) == hash(ml.coupled(b, a))
     assert pickle.loads(pickle.dumps(MIXED)) == MIXED
-    assert repr(ml.coupled(a, b, p=2)) == (
-        "coupled({'a': elements()}, {'b': channels(dim=0), 'c': channels(dim=1)}, p=2.0)"
-    )
+    assert repr(ml.coupled(a, b, p=2)) == ("coupled({'a': elements()}, {'b': channels(), 'c': channels(dim=1)}, p=2.0)")
 
 
 def test_no_sets_fit_no_names():
@@ -136,7 +135,7 @@ def test_a_counterexample_can_be_pasted():
 
 def test_the_kit_finds_a_method_that_ignores_parts():
     def blind(s, m=None, *, groups, **number):
-        return ml.compute_mask(s, m, groups=groups._replace(parts=(1,)), **number)
+        return ml.compute_mask(s, m, groups=replace(groups, parts=(1,)), **number)
 
     with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.heads\(count=2, parts=\(2, 1\)\)"):
         check_groups(ml.heads(2, parts=(2, 1)), method=blind)
@@ -144,10 +143,10 @@ def test_the_kit_finds_a_method_that_ignores_parts():
 
 def test_the_kit_finds_a_method_that_does_not_couple():
     def alone(s, m=None, *, groups, **number):
-        sets = [{name: member} for members in groups.sets for name, member in members]
+        sets = [{name: member} for members in groups.members for name, member in members]
         return ml.compute_mask(s, m, groups=ml.coupled(*sets), **number)
 
-    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(dim=0\), 'b'"):
+    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(\), 'b'"):
         check_groups(ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}), method=alone)
 
 
@@ -192,7 +191,7 @@ def test_the_dead_of_every_tensor_are_left_out():
 def test_chunked_is_whole(monkeypatch):
     s, m = weights(), {n: t > -1 for n, t in weights(1).items()}
     whole = [ml.compute_mask(s, alive, amount=0.5, groups=MIXED) for alive in (m, None)]
-    monkeypatch.setattr(_rank, "_REDUCED", 5)
+    monkeypatch.setattr(_items, "_REDUCED", 5)
     assert all(laws.same(ml.compute_mask(s, alive, amount=0.5, groups=MIXED), w) for alive, w in zip((m, None), whole))
 
 
@@ -224,7 +223,7 @@ def test_every_layer_has_a_structure_of_its_own_in_one_pool():
 def pruned(model, groups, sparsity=0.5):
     """The parameters of a model with masks applied, and the masks."""
     params = {name: p.detach() for name, p in model.named_parameters()}
-    names = {name for members in groups.sets for name, _ in members}
+    names = {name for members in groups.members for name, _ in members}
     masks = ml.compute_mask(ml.select(params, lambda name, p: name in names), sparsity=sparsity, groups=groups)
     return ml.apply(params, masks), masks
 

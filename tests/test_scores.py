@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib._random import ITEMS, noise
+from masklib.selection import ITEMS, noise
 from masklib.testing import _oracle as oracle
 from masklib.testing import scored
 from masklib.testing._strategies import NAMES, SEEDS

@@ -57,7 +57,7 @@ def _members(items: int) -> SearchStrategy[Any]:
 def shapes_of(draw: DrawFn, groups: Any) -> dict[str, Shape]:
     """Shapes by name that a coupled groups value fits."""
     of: dict[str, Shape] = {}
-    for members in groups.sets:
+    for members in groups.members:
         fixed = [member.count for _, member in members if hasattr(member, "parts")]
         items = fixed[0] if fixed else draw(st.integers(1, 3))
         of |= {name: draw(shape_of(member, items)) for name, member in members}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from masklib.groups import Groups
+from masklib.groups._plan import is_groups as _is_groups
 from masklib.testing._oracle import is_fraction
 from masklib.testing._strategies import KINDS
 
@@ -26,7 +26,7 @@ def is_positive(argument: str, value: Any) -> None:
 
 def is_groups(argument: str, value: Any) -> None:
     """Raise TypeError unless an argument is a groups value."""
-    if not isinstance(value, Groups):
+    if not _is_groups(value):
         raise TypeError(f"`{argument}` must be a groups value, got {value!r}: {argument}=ml.rows().")
 
 

@@ -70,7 +70,7 @@ def labelled(groups: Any, shapes: Mapping[str, Shape]) -> tuple[Labels, Labels]:
 def _coupled(groups: Any, shapes: Mapping[str, Shape]) -> Labels:
     """The i-th items of all tensors of a set are one; sets go in the order of their least name."""
     items = {}
-    for members in groups.sets:
+    for members in groups.members:
         least = min(name for name, _ in members)
         for name, member in members:
             labels, _ = _labels(member, name, shapes[name])

@@ -19,7 +19,10 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 import masklib as ml
-from masklib.groups import Coupled, Groups, Labels, _printed
+from masklib.groups._coupled import Coupled
+from masklib.groups._labels import Labels
+from masklib.groups._plan import is_groups
+from masklib.groups._printing import printed as _printed
 
 Law = Callable[..., None]
 Cases = SearchStrategy[tuple[Any, ...]]
@@ -206,7 +209,7 @@ def literal(value: Any) -> str:
         return _tensor(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, Groups):
+    if is_groups(value):
         return _groups(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         fields = (f"{name}={literal(part)}" for name, part in zip(value._fields, value))
@@ -257,7 +260,7 @@ def _groups(value: Any) -> str:
     if isinstance(value, Labels):
         return f"ml.labels({literal(value.items)}, {literal(value.pools)})"
     if isinstance(value, Coupled):
-        return f"ml.{_printed(value, [literal(dict(members)) for members in value.sets])}"
+        return f"ml.{_printed(value, [literal(dict(members)) for members in value.members])}"
     return f"ml.{value!r}"
 
 
