@@ -17,6 +17,7 @@ from masklib.algebra import select as select
 from masklib.algebra import sparsity as sparsity
 from masklib.algebra import union as union
 from masklib.dynamic import regrow as regrow
+from masklib.groups import Folding as Folding
 from masklib.groups import blocks as blocks
 from masklib.groups import channels as channels
 from masklib.groups import coupled as coupled

@@ -130,39 +130,6 @@ def inexact(value: Any, argument: str) -> Mapping[str, Tensor]:
     return entries
 
 
-def no_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> None:
-    """Refuse NaN in live entries, naming each tensor and its count."""
-    counts = {n: int(_nan(s, a).sum()) for n, s, a in zip(names, scores, alive) if is_inexact(s)}
-    report_nan({name: count for name, count in counts.items() if count})
-
-
-def is_inexact(tensor: Tensor) -> bool:
-    """Whether the dtype can hold NaN."""
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _nan(scores: Tensor, alive: Tensor | None) -> Tensor:
-    return scores.isnan() if alive is None else scores.isnan() & alive
-
-
-def report_nan(counts: Mapping[str, int]) -> None:
-    """Raise if any tensor has NaN in live entries; `counts` holds only the tensors that do."""
-    if counts:
-        found = ", ".join(f"{c} NaN in scores" + (f" of {n!r}" if n else "") for n, c in counts.items())
-        raise ValueError(f"{found}. Scores of live entries must be numbers: mask the entries or mend the scores.")
-
-
-def opposite_infinities(scores: Tensor, names: Sequence[str]) -> None:
-    """Refuse items whose score is inf - inf."""
-    count = int(scores.isnan().sum())
-    if count:
-        where = f" of {', '.join(map(repr, names))}" if any(names) else ""
-        raise ValueError(
-            f"{count} items of `scores`{where} add up +inf and -inf, which has no value. "
-            "Clamp the scores, or rank by a norm, for example channels(0, p=2)."
-        )
-
-
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 _MOST = 2**63 - 1
@@ -223,24 +190,6 @@ def _kind(argument: str, fraction: bool, value: Any) -> None:
 def out_of_range(argument: str, value: Any, limit: str) -> None:
     """Raise for a number outside its range."""
     raise ValueError(f"`{argument}` must be {limit}, got {value}. For example {_EXAMPLE[argument]}.")
-
-
-def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any, names: Sequence[str]) -> None:
-    """Refuse numbers that a pool cannot meet; `alive` and `items` hold the counts by pool."""
-    most = 1 if fraction else items if counting == "keep" else alive
-    met = (number >= 0) & (number <= most)
-    if not (met.all() if met.ndim else met):
-        value, limit = _first_unmet(met, number), _first_unmet(met, most)
-        what = "items of the pool" if counting == "keep" else "items alive in the pool"
-        where = f" (scores of {', '.join(map(repr, names))})" if any(names) else ""
-        bound = "a fraction between 0 and 1" if fraction else f"between 0 and {limit} ({what}{where})"
-        out_of_range(counting, value, bound)
-
-
-def _first_unmet(met: Any, values: Any) -> int | float:
-    """The value at the first False of `met`."""
-    wrong = torch.as_tensor(met).logical_not()
-    return torch.as_tensor(values).expand(wrong.shape)[wrong][0].item()
 
 
 def integer(value: Any, argument: str, example: str) -> int:
@@ -432,15 +381,6 @@ def group_value(value: Any, kinds: tuple[type, ...]) -> None:
     if not isinstance(value, kinds):
         raise TypeError(
             f"`groups` must be a groups value, got {value!r}. For example groups=elements() or groups=rows(0)."
-        )
-
-
-def constant_pools(agree: Tensor) -> None:
-    """Refuse items whose elements are in different pools."""
-    if not bool(agree.all()):
-        raise ValueError(
-            f"`pools` must be constant within each item, but {int((~agree).sum())} elements differ from their item. "
-            "For example labels(items, items // 4)."
         )
 
 

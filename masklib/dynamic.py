@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from masklib import _read
 from masklib._names import Tensors, TensorsT
 from masklib.algebra import complement, count, union
 from masklib.methods import compute_mask, identity
@@ -39,7 +40,7 @@ def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_score
         A new mask with as many elements alive as `default_mask`.
 
     Raises:
-        TypeError: if `amount` is not a number, or a dtype has no order.
+        TypeError: if `amount` is not a number, a dtype has no order, or `grow_scores` is a tensor beside a mapping.
         ValueError: if a score that counts is NaN, shapes or names disagree, or fewer are alive.
 
     >>> s, g = torch.tensor([3.0, 1.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 5.0])
@@ -50,6 +51,17 @@ def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_score
     (SET); Evci et al., "Rigging the Lottery", 2020, algorithm 1 (RigL).
     """
     alive = identity(scores, default_mask)
+    _refuse_others(scores, grow_scores)
     kept, others = compute_mask(scores, alive, amount=amount), cast(TensorsT, grow_scores)
     grown = compute_mask(others, complement(kept), keep=count(alive) - count(kept))
     return union(kept, grown)
+
+
+def _refuse_others(scores: Any, grow_scores: Any) -> None:
+    """Refuse growth scores that are not of the form, names and shapes of the scores."""
+    _read.same_form(grow_scores, scores, "grow_scores", "scores")
+    values, others = _read.tensors(scores, "scores"), _read.tensors(grow_scores, "grow_scores")
+    _read.same_names(others, values, "grow_scores")
+    _read.rankable(others, False, "grow_scores")
+    for name, value in values.items():
+        _read.same_shape(others[name], value, _read.place(name, "grow_scores"), _read.place(name, "scores"))

@@ -5,14 +5,14 @@ All steps see the same scores; each starts from the mask that the one before it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import TensorsT
 from masklib.methods import identity
 
@@ -63,12 +63,12 @@ def scan(history: Sequence[Step], scores: TensorsT, default_mask: TensorsT | Non
     >>> [int(m.sum()) for m in scan([partial(l1_unstructured, amount=0.5)] * 2, torch.ones(8))]
     [8, 4, 2]
     """
-    steps = list(enumerate(_check.steps(history)))
+    steps = list(enumerate(_steps(history)))
 
     def advance(mask: Any, step: tuple[int, Step]) -> Any:
         index, method = step
         result = method(scores, mask)
-        _check.masks(result, scores, f"the mask of step {index}")
+        _read.masks(result, scores, f"the mask of step {index}")
         return result
 
     return tuple(accumulate(steps, advance, initial=identity(scores, default_mask)))
@@ -91,7 +91,7 @@ def chain(*steps: Step) -> Step:
     >>> chain(partial(l1_unstructured, amount=1), partial(l1_unstructured, amount=1))(torch.tensor([1.0, 2.0, 3.0]))
     tensor([False, False,  True])
     """
-    return partial(fold, _check.steps(steps))
+    return partial(fold, _steps(steps))
 
 
 def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,27 +114,45 @@ def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
     >>> layerwise(l1_unstructured)(s, amount={"a": 0, "b": 1})
     {'a': tensor([True, True]), 'b': tensor([False,  True])}
     """
-    _check.function(method, "method", "layerwise(l1_unstructured)")
+    _read.function(method, "method", "layerwise(l1_unstructured)")
     return partial(_layerwise, method)
 
 
 def _layerwise(method: Callable[..., Any], /, scores: Any, default_mask: Any = None, **params: Any) -> Any:
-    values = _check.tensors(scores, "scores")
+    values = _read.tensors(scores, "scores")
     for argument, value in params.items():
         if isinstance(value, Mapping):
-            _check.same_names(value, values, argument)
+            _read.same_names(value, values, argument)
     if not isinstance(scores, Mapping):
         return method(scores, default_mask, **params)
-    alive = _check.default_masks(default_mask, scores)
+    alive = _read.default_masks(default_mask, scores)
     return {n: _one(method, n, v, alive[n], params) for n, v in values.items()}
 
 
-def _of_name(values: Mapping[str, Any], name: str, scores: Any) -> Any:
+_NUMBERS = ("amount", "keep", "sparsity", "key")  # what a 0-d tensor is, beside scores that are 0-d themselves
+
+
+def _of_name(argument: str, values: Mapping[str, Any], name: str, scores: Tensor) -> Any:
     """What a mapping holds for one name: numbers as they are, tensors such as masks and scores by that name."""
     value = values[name]
-    return {name: value} if isinstance(value, Tensor) and value.dim() and value.shape == scores.shape else value
+    like_scores = isinstance(value, Tensor) and value.shape == scores.shape
+    return {name: value} if like_scores and not (value.dim() == 0 and argument in _NUMBERS) else value
 
 
 def _one(method: Callable[..., Any], name: str, scores: Any, alive: Any, params: Mapping[str, Any]) -> Any:
-    own = {k: _of_name(v, name, scores) if isinstance(v, Mapping) else v for k, v in params.items()}
+    own = {k: _of_name(k, v, name, scores) if isinstance(v, Mapping) else v for k, v in params.items()}
     return method({name: scores}, None if alive is None else {name: alive}, **own)[name]
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _steps(value: Any) -> tuple[Step, ...]:
+    """Read a history: an iterable of callables."""
+    example = "[partial(l1_unstructured, amount=0.2)]"
+    if callable(value) or not isinstance(value, Iterable):
+        raise TypeError(f"`history` must be a sequence of steps, got {value!r}. For example {example}.")
+    history = tuple(value)
+    for index, step in enumerate(history):
+        _read.function(step, f"history[{index}]", example)
+    return history

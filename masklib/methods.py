@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from masklib import _check, _rank
-from masklib import groups as _groups
-from masklib._names import TensorsT, each, like, named
-from masklib._random import ITEMS, noise
-from masklib.groups import Blocks, Channels, Coupled, Elements, Groups, Heads, Labels, Member, Rows, Windows
+from masklib import _read, groups, selection
+from masklib._amounts import how_many
+from masklib._names import TensorsT, each, like
+from masklib._rule import kill, read, same_shapes, select
+from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
-
-_POOLED, _ITEMIZED = (Rows, Windows), (Channels, Heads, Blocks, Coupled)
-_ALL = (Elements, *_POOLED, *_ITEMIZED, Labels)
-_HowMany = tuple[str, Tensor]
 
 
 def compute_mask(
@@ -27,7 +22,8 @@ def compute_mask(
     amount: Any = None,
     keep: Any = None,
     sparsity: Any = None,
-    groups: Groups = _groups.elements(),
+    groups: Any = groups.elements(),
+    least: Any = None,
 ) -> TensorsT:
     """Kill the lowest-scoring live items of each pool: the one rule.
 
@@ -41,12 +37,16 @@ def compute_mask(
 
     Args:
         scores: importance of each element (higher = more important), a tensor of any shape or a mapping of tensors
-            by name, which competes as one pool (`rows` and `windows` pools never span tensors).
+            by name, which competes as one pool (`rows` and `windows` pools never span tensors). Scores of items, of
+            shape (items,), are ranked as they are; `default_mask` then has the shape of the elements.
         default_mask: bool, what is alive now, with the shapes and names of the scores; None for all.
         amount: how many items to take away from what is alive, per pool.
         keep: how many items may remain, per pool.
         sparsity: the share of items to be dead afterwards, per pool.
-        groups: what forms an item and what a pool.
+        groups: what forms an item and what a pool; one of the library's values, or one of your own with
+            `fold(shape)` (see `Folding`).
+        least: how many items of each tensor, or of each set of `coupled`, stay alive at least; an int, or ints by
+            name. The total is as exact as without it: others die instead.
 
     Returns:
         The mask: bool, True = kept, with the scores' shape, device and names; a subset of `default_mask`, never
@@ -54,7 +54,8 @@ def compute_mask(
 
     Raises:
         TypeError: if not exactly one number is given, or a dtype has no order.
-        ValueError: if a live score is NaN, shapes or names disagree, or a pool cannot meet the number.
+        ValueError: if a live score is NaN, shapes or names disagree, a tensor does not fit the groups, or a pool
+            cannot meet the number, or not together with `least`.
         IndexError: if the groups name a dim that the scores do not have.
 
     >>> compute_mask(torch.tensor([3.0, 1.0, 2.0, 4.0]), amount=0.5)
@@ -62,8 +63,10 @@ def compute_mask(
     >>> compute_mask(torch.tensor([[3.0, 1.0], [2.0, 4.0]]), keep=1, groups=rows())
     tensor([[ True, False],
             [False,  True]])
+    >>> compute_mask({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0, 2.0])}, amount=2, least=1)
+    {'a': tensor([False,  True]), 'b': tensor([False,  True])}
     """
-    return _select(scores, default_mask, _check.how_many(amount, keep, sparsity), groups, by_magnitude=False)
+    return select(scores, default_mask, how_many(amount, keep, sparsity), groups, least=least)
 
 
 def identity(scores: TensorsT, default_mask: TensorsT | None = None) -> TensorsT:
@@ -83,7 +86,8 @@ def identity(scores: TensorsT, default_mask: TensorsT | None = None) -> TensorsT
     >>> identity(torch.randn(3))
     tensor([True, True, True])
     """
-    values, alive = _read(scores, default_mask)
+    values = _read.tensors(scores, "scores")
+    alive = _read.default_masks(default_mask, scores)
     return like(scores, {n: _start(values[n], alive[n]) for n in values})
 
 
@@ -105,7 +109,7 @@ def custom_from_mask(scores: TensorsT, default_mask: TensorsT | None = None, *, 
     >>> custom_from_mask(torch.randn(3), mask=torch.tensor([True, False, True]))
     tensor([ True, False,  True])
     """
-    allowed = _check.masks(mask, scores, "mask")
+    allowed = _read.masks(mask, scores, "mask")
     start = identity(scores, default_mask)
     return each(torch.logical_and, start, like(scores, allowed))
 
@@ -137,8 +141,7 @@ def l1_unstructured(
 
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
-    how_many = _check.how_many(amount, keep, sparsity)
-    return _select(scores, default_mask, how_many, _groups.elements(), by_magnitude=True)
+    return select(scores, default_mask, how_many(amount, keep, sparsity), groups.elements(), by_magnitude=True)
 
 
 def random_unstructured(
@@ -168,8 +171,8 @@ def random_unstructured(
     >>> random_unstructured(torch.zeros(6), key=0, amount=3)
     tensor([ True,  True, False, False, False,  True])
     """
-    how_many = _check.how_many(amount, keep, sparsity)
-    return _select(random_scores(scores, key=key), default_mask, how_many, _groups.elements(), by_magnitude=False)
+    noise = random_scores(scores, key=key)
+    return select(noise, default_mask, how_many(amount, keep, sparsity), groups.elements())
 
 
 def ln_structured(
@@ -206,8 +209,8 @@ def ln_structured(
 
     Reference: Li et al., "Pruning Filters for Efficient ConvNets", 2017.
     """
-    how_many = _check.how_many(amount, keep, sparsity)
-    return _select(scores, default_mask, how_many, _groups.channels(dim, p=_check.order(n, "n")), by_magnitude=False)
+    slices = groups.channels(dim, p=_read.order(n, "n"))
+    return select(scores, default_mask, how_many(amount, keep, sparsity), slices)
 
 
 def random_structured(
@@ -239,10 +242,17 @@ def random_structured(
             [ True,  True],
             [ True,  True]])
     """
-    how_many, groups, seed = _check.how_many(amount, keep, sparsity), _groups.channels(dim), _check.key(key)
-    values, alive = _read(scores, default_mask)
-    items = {n: _random_items(values[n], alive[n], groups, seed, n) for n in values}
-    return like(scores, _kill_items(values, alive, _sets(groups, scores), items, how_many))
+    number, slices, seed = how_many(amount, keep, sparsity), groups.channels(dim), _read.key(key)
+    values, alive = read(scores, default_mask)
+    same_shapes(values, alive)
+    sets = plan(slices, {n: v.shape for n, v in values.items()})
+    items = []
+    for members in sets:
+        ((name, folding),) = members.items()
+        live = folding.matrix(_start(values[name], alive[name])).any(1)
+        noise = selection.noise(seed, name, selection.ITEMS, [folding.items], live.device)
+        items.append((noise, live, False))
+    return like(scores, kill(sets, items, values, alive, number))
 
 
 def n_of_m(
@@ -277,122 +287,8 @@ def n_of_m(
 
     Reference: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch", 2021.
     """
-    return compute_mask(scores, default_mask, keep=keep, groups=_groups.windows(of, dim))
-
-
-# ---- from groups to selection ---------------------------------------------------------------------------------------
-
-
-def _select(scores: Any, default_mask: Any, how_many: _HowMany, groups: Groups, *, by_magnitude: bool) -> Any:
-    _check.group_value(groups, _ALL)
-    values, alive = _read(scores, default_mask)
-    if isinstance(groups, _POOLED):
-        _check.rankable_each(values)
-        masks = {n: _kill_rows(values[n], alive[n], how_many, groups, n) for n in values}
-    elif isinstance(groups, _ITEMIZED):
-        _check.rankable_each(values, magnitude=groups.p is not None)
-        sets = _sets(groups, scores)
-        items = {n: _score_items(values, alive, sets[n], groups.p, groups.mean) for n in sets}
-        masks = _kill_items(values, alive, sets, items, how_many)
-    else:
-        _check.rankable(values, by_magnitude)
-        masks = _kill_lowest(values, alive, how_many, groups, by_magnitude)
-    return like(scores, masks)
-
-
-def _read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Mapping[str, Tensor | None]]:
-    """Check scores and `default_mask`, and detach the scores."""
-    values = _check.tensors(scores, "scores")
-    alive = _check.default_masks(default_mask, scores)
-    return {n: v.detach() for n, v in values.items()}, alive
+    return compute_mask(scores, default_mask, keep=keep, groups=groups.windows(of, dim))
 
 
 def _start(scores: Tensor, alive: Tensor | None) -> Tensor:
     return torch.ones_like(scores, dtype=torch.bool) if alive is None else alive.clone()
-
-
-def _kill_lowest(
-    values: Mapping[str, Tensor],
-    alive: Mapping[str, Tensor | None],
-    how_many: _HowMany,
-    groups: Elements | Labels,
-    by_magnitude: bool = False,
-) -> dict[str, Tensor]:
-    """One pool over all the names, in sorted order."""
-    names = sorted(values)
-    counting, number = how_many
-    tensors = [v.abs() if v.is_complex() else v for v in (values[n] for n in names)]
-    masks = [alive[n] for n in names]
-    if isinstance(groups, Labels):
-        items, pools = (_labels(part, values, argument) for part, argument in zip(groups, ("items", "pools")))
-        return dict(zip(names, _rank.lowest_labelled(tensors, masks, items, pools, number, counting, names)))
-    return dict(zip(names, _rank.lowest(tensors, masks, number, counting, names, by_magnitude)))
-
-
-def _labels(labels: Any, values: Mapping[str, Tensor], argument: str) -> Sequence[Tensor]:
-    """The label tensors in the order of sorted names; none at all for None."""
-    if labels is None:
-        return []
-    entries = _check.labels_like(labels, values, argument)
-    return [entries[n] for n in sorted(values)]
-
-
-def _kill_rows(scores: Tensor, alive: Tensor | None, how_many: _HowMany, groups: Rows | Windows, name: str) -> Tensor:
-    where = _check.place(name, "scores")
-    counting, number = how_many
-    matrix, live = groups.matrix(scores, where), None if alive is None else groups.matrix(alive, where)
-    mask = _rank.lowest_in_rows(matrix, live, number, counting, name, False)
-    return groups.restore(mask, scores.shape).contiguous()
-
-
-_Items = tuple[Tensor, Tensor]  # (items,) scores and (items,) bool: which are alive
-_Set = Mapping[str, Member]  # by name, in sorted order: groups with as many items each, the i-th of which are one
-
-
-def _sets(groups: Channels | Heads | Blocks | Coupled, scores: Any) -> dict[str, _Set]:
-    """The sets of items by least name; each name is one, unless names are coupled."""
-    if not isinstance(groups, Coupled):
-        return {n: {n: groups} for n in named(scores)}
-    _check.coupled_scores(groups, scores)
-    return {members[0][0]: dict(members) for members in groups.sets}
-
-
-def _score_items(
-    values: Mapping[str, Tensor], alive: Mapping[str, Tensor | None], members: _Set, p: float | None, mean: bool
-) -> _Items:
-    matrices = [_matrix(values[n], groups, n) for n, groups in members.items()]
-    _check.same_items([matrix.shape[0] for matrix in matrices], members)
-    live = [_matrix(alive[n], groups, n) for n, groups in members.items()]
-    return _rank.item_scores(matrices, live, p, mean, list(members))
-
-
-def _matrix(tensor: Any, groups: Member, name: str) -> Any:
-    """Scores or masks as (items, elements); None stays None."""
-    return None if tensor is None else groups.matrix(tensor, _check.place(name, "scores"))
-
-
-def _random_items(scores: Tensor, alive: Tensor | None, groups: Channels, key: Tensor, name: str) -> _Items:
-    live = groups.matrix(_start(scores, alive), _check.place(name, "scores")).any(1)
-    return noise(key, name, ITEMS, list(live.shape), scores.device), live
-
-
-def _kill_items(
-    values: Mapping[str, Tensor],
-    alive: Mapping[str, Tensor | None],
-    sets: Mapping[str, _Set],
-    items: Mapping[str, _Items],
-    how_many: _HowMany,
-) -> dict[str, Tensor]:
-    """One pool of items over all the sets; each item's fate is its elements'."""
-    scores, live = ({n: item[part] for n, item in items.items()} for part in (0, 1))
-    kept = _kill_lowest(scores, live, how_many, _groups.elements())
-    members = ((kept[least], n, groups) for least, members in sets.items() for n, groups in members.items())
-    return {n: _spread(survivors, values[n], alive[n], groups) for survivors, n, groups in members}
-
-
-def _spread(kept: Tensor, scores: Tensor, alive: Tensor | None, groups: Member) -> Tensor:
-    """The mask of the elements from the mask of the items."""
-    items = kept.shape[0]
-    width = scores.numel() // items if items else 0
-    mask = groups.restore(kept[:, None].to(scores.device).expand(items, width), scores.shape)
-    return mask.clone(memory_format=torch.contiguous_format) if alive is None else mask & alive

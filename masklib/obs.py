@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from masklib import _check
-from masklib.groups import Elements, Groups, Rows, Windows, elements
+from masklib.groups import elements
+from masklib.groups._elements import Elements
+from masklib.groups._rows import Rows
+from masklib.groups._windows import Windows
+
+Groups = Any
 from masklib.methods import compute_mask, identity
 
 

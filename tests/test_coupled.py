@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 import masklib as ml
-from masklib import _rank
+from masklib.selection import _items
 from masklib.testing import _refute, check_groups, coupled, laws, numbers
 from masklib.testing._strategies import FLOATS
 
@@ -119,9 +119,7 @@ def test_sets_and_names_are_kept_in_sorted_order():
     assert ml.coupled(a, b) == ml.coupled(b, dict(reversed(a.items())))
     assert hash(ml.coupled(a, b)) == hash(ml.coupled(b, a))
     assert pickle.loads(pickle.dumps(MIXED)) == MIXED
-    assert repr(ml.coupled(a, b, p=2)) == (
-        "coupled({'a': elements()}, {'b': channels(dim=0), 'c': channels(dim=1)}, p=2.0)"
-    )
+    assert repr(ml.coupled(a, b, p=2)) == ("coupled({'a': elements()}, {'b': channels(), 'c': channels(dim=1)}, p=2.0)")
 
 
 def test_no_sets_fit_no_names():
@@ -144,10 +142,10 @@ def test_the_kit_finds_a_method_that_ignores_parts():
 
 def test_the_kit_finds_a_method_that_does_not_couple():
     def alone(s, m=None, *, groups, **number):
-        sets = [{name: member} for members in groups.sets for name, member in members]
+        sets = [{name: member} for members in groups.members for name, member in members]
         return ml.compute_mask(s, m, groups=ml.coupled(*sets), **number)
 
-    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(dim=0\), 'b'"):
+    with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.coupled\(\{'a': ml\.channels\(\), 'b'"):
         check_groups(ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}), method=alone)
 
 
@@ -192,7 +190,7 @@ def test_the_dead_of_every_tensor_are_left_out():
 def test_chunked_is_whole(monkeypatch):
     s, m = weights(), {n: t > -1 for n, t in weights(1).items()}
     whole = [ml.compute_mask(s, alive, amount=0.5, groups=MIXED) for alive in (m, None)]
-    monkeypatch.setattr(_rank, "_REDUCED", 5)
+    monkeypatch.setattr(_items, "_REDUCED", 5)
     assert all(laws.same(ml.compute_mask(s, alive, amount=0.5, groups=MIXED), w) for alive, w in zip((m, None), whole))
 
 
@@ -224,7 +222,7 @@ def test_every_layer_has_a_structure_of_its_own_in_one_pool():
 def pruned(model, groups, sparsity=0.5):
     """The parameters of a model with masks applied, and the masks."""
     params = {name: p.detach() for name, p in model.named_parameters()}
-    names = {name for members in groups.sets for name, _ in members}
+    names = {name for members in groups.members for name, _ in members}
     masks = ml.compute_mask(ml.select(params, lambda name, p: name in names), sparsity=sparsity, groups=groups)
     return ml.apply(params, masks), masks
 

@@ -19,9 +19,17 @@ import masklib.testing
 
 MODULES = [
     f"{package.__name__}.{info.name}"
-    for package in (masklib, masklib.scores, masklib.testing, masklib.testing.laws, masklib.adapters)
+    for package in (
+        masklib,
+        masklib.groups,
+        masklib.scores,
+        masklib.selection,
+        masklib.testing,
+        masklib.testing.laws,
+        masklib.adapters,
+    )
     for info in pkgutil.iter_modules(package.__path__)
-    if info.name != "adapters"
+    if not info.ispkg
 ]
 PUBLIC = {
     **{f"masklib.{n}": v for n, v in vars(masklib).items() if not n.startswith("_") and callable(v)},
@@ -52,7 +60,7 @@ def test_public_names_are_documented_with_an_example(name):
 
 def test_the_surface_is_the_designs():
     methods = "compute_mask identity l1_unstructured random_unstructured ln_structured random_structured n_of_m"
-    groups = "elements rows channels heads blocks windows coupled labels"
+    groups = "elements rows channels heads blocks windows coupled labels Folding"
     others = "custom_from_mask fold scan chain layerwise select"
     algebra = "intersection union difference complement overlap sparsity count apply dense_grad regrow sparsegpt"
     names = {n.split(".")[1] for n in PUBLIC if n.count(".") == 1}

@@ -158,3 +158,12 @@ def test_rigl_and_set_train_at_a_constant_sparsity():
             params = {n: p - 0.1 * grads[n] * masks[n] for n, p in params.items()}
             assert ml.count(masks) == 6
         assert grow == "random" or loss(ml.apply(params, masks)) < 1e-3
+
+
+def test_tensors_without_dims_are_pruned_and_regrown_layer_by_layer():
+    s, m = {"a": torch.tensor(1.0), "b": torch.rand(3)}, {"a": torch.tensor(True), "b": torch.ones(3) > 0}
+    grown = ml.layerwise(ml.regrow)(s, m, grow_scores=s, amount={"a": torch.tensor(1), "b": 0.5})
+    assert grown["a"].item() is True
+    kept = ml.layerwise(ml.custom_from_mask)(s, mask={"a": torch.tensor(False), "b": m["b"]})
+    assert kept["a"].item() is False
+    assert ml.layerwise(ml.l1_unstructured)(s, amount={"a": torch.tensor(1), "b": 1})["a"].item() is False

@@ -12,6 +12,37 @@ S = torch.arange(6.0).view(2, 3)
 MAPPING = {"a": S, "b": S + 1}
 ROWS = ml.coupled({"a": ml.channels(0), "b": ml.channels(0)})
 
+
+class Unfolded:
+    """A groups value that folds into nothing."""
+
+    def __repr__(self):
+        return "unfolded()"
+
+    def fold(self, shape):
+        return shape
+
+
+class Square:
+    """A groups value that takes square matrices."""
+
+    def __repr__(self):
+        return "square()"
+
+    def fold(self, shape):
+        if len(set(shape)) > 1:
+            raise ValueError("the matrix must be square")
+        return ml.elements().fold(shape)
+
+
+def fold(index):
+    return ml.Folding.by_index(torch.tensor(index), (2,))
+
+
+def regrow(scores, others):
+    return ml.regrow(scores, grow_scores=others, amount=1)
+
+
 BAD = [
     (TypeError, "exactly one of `amount`, `keep` and `sparsity`, got none", lambda: ml.compute_mask(S)),
     (TypeError, "got amount=1 and keep=2", lambda: ml.compute_mask(S, amount=1, keep=2)),
@@ -86,7 +117,7 @@ BAD = [
     (TypeError, "`mask` must be bool", lambda: ml.custom_from_mask(S, mask=S)),
     (
         TypeError,
-        "`groups` must be a groups value, got <function rows",
+        "`groups` must be a groups value, with `fold(shape)`, got <function rows",
         lambda: ml.compute_mask(S, keep=1, groups=ml.rows),
     ),
     (TypeError, "`dim` must be an int, got 'rows'", lambda: ml.rows("rows")),
@@ -103,12 +134,13 @@ BAD = [
     (ValueError, "`p` must not be 0 with mean=True", lambda: ml.heads(2, p=0, mean=True)),
     (
         ValueError,
-        "`count` must divide the size 3 of dim 1 of `scores` of 'a', got 2. For example heads(count=1, dim=1).",
+        "`scores` of 'a' does not fit heads(count=2, dim=1): `count` must divide the size 3 of dim 1, got 2. "
+        "For example heads(count=1, dim=1).",
         lambda: ml.compute_mask(MAPPING, keep=1, groups=ml.heads(2, dim=1)),
     ),
     (
         ValueError,
-        "`count` (8) times the sum of `parts` (3) must divide the size 12 of dim 0 of `scores`, got 24. "
+        "`count` (8) times the sum of `parts` (3) must divide the size 12 of dim 0, got 24. "
         "For example heads(count=4, parts=(1, 1, 1)).",
         lambda: ml.compute_mask(torch.zeros(12), keep=1, groups=ml.heads(8, parts=(1, 1, 1))),
     ),
@@ -117,27 +149,31 @@ BAD = [
         "got 24. For example heads(count=4, p=2.0).",
         lambda: ml.compute_mask(torch.zeros(20), keep=1, groups=ml.heads(8, parts=(1, 1, 1), p=2)),
     ),
-    (IndexError, "`dim` must be a dimension of `scores`", lambda: ml.compute_mask(S, keep=1, groups=ml.heads(1, 2))),
+    (
+        IndexError,
+        "`scores` does not fit heads(count=1, dim=2): `dim` must be a dimension of shape (2, 3), got 2. For example dim=-1.",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.heads(1, 2)),
+    ),
     (TypeError, "`sets` must be mappings from name to groups, got 'a'", lambda: ml.coupled("a")),
     (ValueError, "`sets` must not be empty mappings, got {}", lambda: ml.coupled({"a": ml.channels(0)}, {})),
     (TypeError, "`sets` must be keyed by names (str), got the key 0", lambda: ml.coupled({0: ml.channels(0)})),
-    (TypeError, "channels, heads, blocks or elements, got rows() for 'a'", lambda: ml.coupled({"a": ml.rows()})),
-    (TypeError, "blocks or elements, got coupled({'a'", lambda: ml.coupled({"b": ROWS})),
+    (TypeError, "groups that fold one tensor, with `fold(shape)`, got 3 for 'a'", lambda: ml.coupled({"a": 3})),
+    (TypeError, "with `fold(shape)`, got coupled({'a'", lambda: ml.coupled({"b": ROWS})),
     (
         ValueError,
-        "`sets` must hold groups without `p` and `mean` of their own, got channels(dim=0, p=2.0) for 'a'",
+        "`sets` must hold groups without `p` and `mean` of their own, got channels(p=2.0) for 'a'",
         lambda: ml.coupled({"a": ml.channels(0, p=2)}),
     ),
     (ValueError, "got heads(count=2, mean=True) for 'a'", lambda: ml.coupled({"a": ml.heads(2, mean=True)})),
     (
         ValueError,
-        "`sets` must have each name once, got ['b'] in several. Join these sets, or leave ['b'] out of one.",
-        lambda: ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}, {"b": ml.channels(1)}),
+        "`sets` must have the items of a tensor once, got 'b' by channels() in several. Join these sets.",
+        lambda: ml.coupled({"a": ml.channels(0), "b": ml.channels(0)}, {"b": ml.channels(0)}),
     ),
     (TypeError, "`mean` must be a bool", lambda: ml.coupled({"a": ml.channels(0)}, mean=1)),
     (
         TypeError,
-        "`scores` must be a mapping of tensors by name for coupled({'a': channels(dim=0), 'b': channels(dim=0)}), "
+        "`scores` must be a mapping of tensors by name for coupled({'a': channels(), 'b': channels()}), "
         "got a Tensor. For example dict(module.named_parameters())",
         lambda: ml.compute_mask(S, keep=1, groups=ROWS),
     ),
@@ -153,22 +189,78 @@ BAD = [
     ),
     (
         ValueError,
-        "the tensors of a set must have as many items each, got 2 of 'a' by channels(dim=0), 6 of 'b' by "
-        "channels(dim=0).",
+        "the tensors of a set must have as many items each, got 2 of 'a', 6 of 'b' by coupled({'a': channels(), 'b': "
+        "channels()}). An (out, in) weight has the outputs as channels(0), the inputs as channels(1)",
         lambda: ml.compute_mask({"a": S, "b": torch.zeros(6)}, keep=1, groups=ROWS),
     ),
     (
         ValueError,
-        "For 'b', for example heads(2, dim=0).",
-        lambda: ml.compute_mask({"a": S, "b": torch.zeros(6)}, keep=1, groups=ROWS),
-    ),
-    (
-        ValueError,
-        "Others need a set of their own.",
-        lambda: ml.compute_mask({"a": S, "b": torch.zeros(5)}, keep=1, groups=ROWS),
+        "got 2 of 'a', 2 pools of 3 of 'b'",
+        lambda: ml.compute_mask(MAPPING, keep=1, groups=ml.coupled({"a": ml.channels(), "b": ml.rows()})),
     ),
     (ValueError, "NaN in scores of 'b'", lambda: ml.compute_mask({"a": S, "b": S * torch.nan}, keep=1, groups=ROWS)),
     (ValueError, "between 0 and 2 (items alive", lambda: ml.compute_mask(MAPPING, amount=3, groups=ROWS)),
+    (TypeError, "`ragged` must be a bool, got 1", lambda: ml.windows(4, ragged=1)),
+    (TypeError, "`ragged` must be a bool, got None", lambda: ml.blocks((4,), ragged=None)),
+    (
+        TypeError,
+        "`fold(shape)` of unfolded() must return a Folding, got Size. For example Folding.by_index(index, shape).",
+        lambda: ml.compute_mask(S, keep=1, groups=Unfolded()),
+    ),
+    (
+        ValueError,
+        "`scores` does not fit square(): the matrix must be square",
+        lambda: ml.compute_mask(S, keep=1, groups=Square()),
+    ),
+    (TypeError, "`index` must be an int64 tensor, got torch.float32", lambda: ml.Folding.by_index(S, (2, 3))),
+    (TypeError, "`index` must be an int64 tensor, got list", lambda: ml.Folding.by_index([[0]], (1,))),
+    (ValueError, "(items, elements) or (pools, items, elements), got (2,)", lambda: fold([0, 1])),
+    (ValueError, "`index` must be between 0 and 1 for shape (2,)", lambda: fold([[0], [2]])),
+    (ValueError, "got -2 to 0", lambda: fold([[0], [-2]])),
+    (ValueError, "`index` must have each entry once, got 1 entries again", lambda: fold([[0], [0]])),
+    (
+        ValueError,
+        "`least` counts items of tensors that compete in one pool, got least=1 with rows(). For pools of their own, "
+        "pass keep=2.",
+        lambda: ml.compute_mask(S, amount=1, groups=ml.rows(), least=1),
+    ),
+    (
+        ValueError,
+        "with labels(",
+        lambda: ml.compute_mask(S, amount=1, groups=ml.labels(torch.zeros(2, 3).long()), least=1),
+    ),
+    (TypeError, "`least` must be an int, got 0.5", lambda: ml.compute_mask(S, amount=1, least=0.5)),
+    (ValueError, "`least` must be at least 0", lambda: ml.compute_mask(S, amount=1, least=-1)),
+    (
+        TypeError,
+        "`least['a']` must be an int, got True",
+        lambda: ml.compute_mask(MAPPING, amount=1, least={"a": True}),
+    ),
+    (
+        ValueError,
+        "`least` has names that `scores` lacks: ['c']",
+        lambda: ml.compute_mask(MAPPING, amount=1, least={"c": 1}),
+    ),
+    (
+        ValueError,
+        "`default_mask` must have the shape of `scores`, (3,), got (2, 3)",
+        lambda: ml.compute_mask(S[0], S > 1, amount=1, groups=ml.channels(0)),
+    ),
+    (
+        ValueError,
+        "`scores` must be all on the meta device or none, got ['b'] there",
+        lambda: ml.l1_unstructured({"a": S, "b": S.to("meta")}, amount=1),
+    ),
+    (
+        ValueError,
+        "`amount` must have a value, got a tensor on the meta device. For example amount=0.2.",
+        lambda: ml.l1_unstructured(S, amount=torch.tensor(1, device="meta")),
+    ),
+    (
+        ValueError,
+        "`key` must have a value, got a tensor on the meta device",
+        lambda: ml.random_unstructured(S, key=torch.tensor(1, device="meta"), amount=1),
+    ),
     (TypeError, "`items` must hold integer labels", lambda: ml.labels(S)),
     (ValueError, "`items` must have the shape", lambda: ml.compute_mask(S, keep=1, groups=ml.labels(torch.arange(6)))),
     (
@@ -176,12 +268,28 @@ BAD = [
         "`pools` must be constant within each item",
         lambda: ml.compute_mask(torch.zeros(2), keep=1, groups=ml.labels(torch.tensor([0, 0]), torch.tensor([0, 1]))),
     ),
-    (IndexError, "`dim` must be a dimension of `scores`", lambda: ml.compute_mask(S, keep=1, groups=ml.rows(2))),
+    (
+        IndexError,
+        "`scores` does not fit rows(dim=2): `dim` must be a dimension of shape (2, 3), got 2",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.rows(2)),
+    ),
     (IndexError, "A 0-d tensor has none", lambda: ml.compute_mask(torch.tensor(1.0), keep=1, groups=ml.channels(0))),
     (IndexError, "`scores` of 'a'", lambda: ml.n_of_m(MAPPING, keep=1, of=3, dim=-3)),
-    (ValueError, "`of` must divide the size 3 of dim -1 of `scores`, got 2", lambda: ml.n_of_m(S, keep=1, of=2)),
-    (ValueError, "`shape[1]` must divide the size 3", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((2, 2)))),
-    (ValueError, "needs at least 3 dims", lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((1, 1, 1)))),
+    (
+        ValueError,
+        "`of` must divide the size 3 of dim -1, got 2. For a shorter last window, pass ragged=True.",
+        lambda: ml.n_of_m(S, keep=1, of=2),
+    ),
+    (
+        ValueError,
+        "`shape[1]` must divide the size 3 of dim 1, got 2. For smaller last tiles, pass ragged=True.",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((2, 2))),
+    ),
+    (
+        ValueError,
+        "needs a tensor of at least 3 dims, got shape (2, 3). For example blocks((1, 1)).",
+        lambda: ml.compute_mask(S, keep=1, groups=ml.blocks((1, 1, 1))),
+    ),
     (
         TypeError,
         "`n` must be a number (inf and -inf included), got 'fro'",
@@ -204,6 +312,11 @@ BAD = [
     (ValueError, "`grads` must have the shape", lambda: ml.scores.saliency(S, S[0])),
     (ValueError, "`grads` must have exactly the names of `params`", lambda: ml.scores.saliency(MAPPING, {"a": S})),
     (TypeError, "`params` must be real floating", lambda: ml.scores.magnitude(S > 1)),
+    (ValueError, "`grow_scores` must have the shape of `scores`, (2, 3), got (3,)", lambda: regrow(S, S[0])),
+    (TypeError, "`grow_scores` must be of the form of `scores`, a Tensor, got a mapping", lambda: regrow(S, MAPPING)),
+    (ValueError, "`grow_scores` must have exactly the names of `scores`", lambda: regrow(MAPPING, {"a": S})),
+    (TypeError, "`grow_scores` must be real floating or integer, got torch.bool", lambda: regrow(S, S > 1)),
+    (TypeError, "`grow_scores` must be of the form of `scores`", lambda: regrow(MAPPING, None)),
     (TypeError, "`history` must be a sequence of steps", lambda: ml.fold(ml.identity, S)),
     (TypeError, "`history[0]` must be callable, got 3", lambda: ml.fold([3], S)),
     (TypeError, "the mask of step 0", lambda: ml.fold([lambda s, m: s], S)),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib import _random
+from masklib.selection import _random
 from masklib.testing import layouts
 from masklib.testing._strategies import DTYPES, KEYS, NAMES
 

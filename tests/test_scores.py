@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib._random import ITEMS, noise
+from masklib.selection import ITEMS, noise
 from masklib.testing import scored
 from masklib.testing._strategies import NAMES, SEEDS
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check, _order
+from masklib import _check, selection
 from masklib._names import Tensors, TensorsT, each, like
-from masklib._random import ELEMENTS, noise
 
 
 def magnitude(params: TensorsT) -> TensorsT:
@@ -34,7 +33,7 @@ def magnitude(params: TensorsT) -> TensorsT:
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
     _check.rankable_each(_check.tensors(params, "params"), magnitude=True, argument="params")
-    return each(lambda w: _order.magnitude(w.detach()), params)
+    return each(lambda w: selection.magnitude(w.detach()), params)
 
 
 def random(params: TensorsT, *, key: Any) -> TensorsT:
@@ -59,7 +58,8 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     """
     seed = _check.key(key)
     values = _check.tensors(params, "params")
-    return like(params, {n: noise(seed, n, ELEMENTS, list(v.shape), v.device) for n, v in values.items()})
+    noises = {n: selection.noise(seed, n, selection.ELEMENTS, list(v.shape), v.device) for n, v in values.items()}
+    return like(params, noises)
 
 
 def lamp(params: TensorsT) -> TensorsT:

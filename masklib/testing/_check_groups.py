@@ -66,6 +66,8 @@ def _trials(groups: Any, method: Any, others: Sequence[Any]) -> Iterator[Trial]:
         yield Trial(law, lambda *case: (bound, groups, *case))
     for law in (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals):
         yield Trial(law, lambda *case: (bound, groups, operator.pos, *case))
+    if getattr(groups, "p", None) in (None, 1, 2) and not getattr(groups, "mean", False):
+        yield Trial(laws.follows_the_rule, lambda *case: (bound, groups, *case))
     if getattr(groups, "p", None) is None and not getattr(groups, "mean", False):
         yield Trial(laws.is_the_labels_form, lambda *case: (groups, *case, method))
 

@@ -8,10 +8,10 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from masklib.testing import _oracle as oracle
 from masklib.testing._oracle import Shape, named
 
 Form = Shape | dict[str, Shape]
@@ -26,7 +26,7 @@ def fitting(groups: Any) -> SearchStrategy[Any]:
     if hasattr(groups, "items"):
         shapes = {n: tuple(t.shape) for n, t in named(groups.items).items()}
         return st.just(shapes if isinstance(groups.items, Mapping) else shapes[""])
-    fit = spanning(oracle.members(groups)) if oracle.spans(groups) else list(_fit(groups))
+    fit = spanning(_members(groups)) if hasattr(groups, "sets") else list(_fit(groups))
     if not fit:
         raise ValueError(f"`shapes` is needed: no small shape fits {groups!r}. For example shapes=(64, 64).")
     return st.sampled_from(fit)
@@ -66,7 +66,7 @@ def _by_items(groups: Any) -> dict[int, list[Shape]]:
     """The shapes that one value fits, by the number of items."""
     table: dict[int, list[Shape]] = {}
     for shape in _fit(groups):
-        items = oracle.count(groups, shape)
+        items = groups.fold(torch.Size(shape)).items
         if items and len(table.setdefault(items, [])) < _CHOICES:
             table[items].append(shape)
     return table
@@ -78,12 +78,30 @@ def _fit(groups: Any) -> Iterator[Shape]:
     yield from small if any(map(math.prod, small)) else (shape for shape in _large() if _fits(groups, shape))
 
 
+def _members(groups: Any) -> list[dict[str, Any]]:
+    """Of a value that spans tensors the sets, by name the value of one tensor."""
+    if not hasattr(groups, "members"):
+        raise ValueError(f"`shapes` is needed for {groups!r}, which spans tensors: shapes={{'a': (4, 2), 'b': (4,)}}.")
+    return [dict(each) for each in groups.members]
+
+
 def _fits(groups: Any, shape: Shape) -> bool:
     try:
-        oracle.count(groups, shape)
+        groups.fold(torch.Size(shape))
     except (IndexError, ValueError):
         return False
     return True
+
+
+def itemized(groups: Any) -> bool:
+    """Whether items have several elements, so that scores are added up.
+
+    >>> itemized(masklib.channels(0)), itemized(masklib.rows())
+    (True, False)
+    """
+    if not hasattr(groups, "fold"):
+        return True
+    return any(groups.fold(torch.Size(shape)).elements > 1 for shape in _fit(groups))
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from masklib.groups._plan import is_groups as says_how_to_group
 from masklib.testing import laws
 from masklib.testing._oracle import is_fraction
 from masklib.testing._strategies import KINDS
@@ -26,7 +27,7 @@ def is_positive(argument: str, value: Any) -> None:
 
 def is_groups(argument: str, value: Any) -> None:
     """Raise TypeError unless an argument is a groups value."""
-    if isinstance(value, type) or not any(hasattr(value, name) for name in ("fold", "sets", "items", "matrix")):
+    if not says_how_to_group(value):
         raise TypeError(f"`{argument}` must be a groups value, got {value!r}: {argument}=ml.rows().")
 
 

@@ -66,42 +66,34 @@ def pools(groups: Any, shapes: Mapping[str, Shape]) -> list[Pool]:
         return _by_label(named(groups.items), named(groups.pools))
     found: dict[Any, Pool] = {}
     for k, members in enumerate(_sets(groups, shapes)):
-        for name, value in members.items():
-            own, cells = _cells(value, shapes[name])
-            for j, items in enumerate(cells):
-                pool = found.setdefault((k, j) if own else (), {})
+        for name, folding in members.items():
+            for j, items in enumerate(_cells(folding, shapes[name])):
+                pool = found.setdefault((k, j) if folding.pools is not None else (), {})
                 for i, indices in enumerate(items):
-                    pool.setdefault((k, i), []).extend((name, index) for index in indices)
+                    if indices:
+                        pool.setdefault((k, i), []).extend((name, index) for index in indices)
     return list(found.values())
 
 
 def _sets(groups: Any, shapes: Mapping[str, Shape]) -> list[Mapping[str, Any]]:
     """Which tensors share their items, in the order in which ties die: each by itself, unless a value couples them."""
-    return members(groups) if spans(groups) else [{name: groups} for name in sorted(shapes)]
+    sizes = {name: torch.Size(shape) for name, shape in shapes.items()}
+    if hasattr(groups, "sets"):
+        return list(groups.sets(sizes))
+    return [{name: groups.fold(sizes[name])} for name in sorted(shapes)]
 
 
-def spans(groups: Any) -> bool:
-    """Whether the items of a groups value span tensors."""
-    return hasattr(groups, "sets")
+def _cells(folding: Any, shape: Shape) -> list[list[list[int]]]:
+    """Of each pool, of each item, the indices of its elements; a place that the folding adds has the number 0."""
+    numbers = torch.arange(1, math.prod(shape) + 1, device="cpu").view(shape)
+    matrix = folding.matrix(numbers).view(1 if folding.pools is None else folding.pools, folding.items, -1)
+    return [[[number - 1 for number in item if number] for item in pool] for pool in matrix.tolist()]
 
 
-def members(groups: Any) -> list[dict[str, Any]]:
-    """Of a groups value that spans tensors the sets, by name the value of one tensor."""
-    return [dict(each) for each in groups.sets]
-
-
-def _cells(groups: Any, shape: Shape) -> tuple[bool, list[list[list[int]]]]:
-    """Whether a tensor has pools of its own; and the indices of each element of each item of each pool."""
-    index = torch.arange(math.prod(shape), device="cpu").view(shape)
-    folded = groups.matrix(index, "an index").tolist()
-    if type(groups).__name__ in ("Rows", "Windows"):
-        return True, [[[i] for i in row] for row in folded]
-    return False, [folded]
-
-
-def count(groups: Any, shape: Shape) -> int:
-    """How many items a groups value has in a tensor of a shape; it raises what the value raises if it does not fit."""
-    return sum(map(len, _cells(groups, shape)[1]))
+def overlaps(found: list[Pool]) -> bool:
+    """Whether some element belongs to several items."""
+    places = [place for pool in found for item in pool.values() for place in item]
+    return len(set(places)) < len(places)
 
 
 def _by_label(items: Mapping[str, Tensor], by_pool: Mapping[str, Tensor | None]) -> list[Pool]:
@@ -169,20 +161,43 @@ def living(pool: Pool, alive: Lists) -> dict[Label, list[Place]]:
 
 
 def select(
-    scores: Lists, alive: Lists, found: list[Pool], how_many: Mapping[str, Any], reduce: Callable[[list[Any]], Any]
+    scores: Lists,
+    alive: Lists,
+    found: list[Pool],
+    how_many: Mapping[str, Any],
+    reduce: Callable[[list[Any]], Any],
+    least: int = 0,
 ) -> dict[str, list[bool]]:
-    """Kill the lowest live items of each pool, the lower label first among equals."""
+    """Kill the lowest live items of each pool, the lower label first among equals; so many of each set stay."""
     result = {n: list(entries) for n, entries in alive.items()}
     for pool in found:
         live = living(pool, alive)
         score = {item: reduce([scores[n][i] for n, i in places]) for item, places in live.items()}
-        for item in sorted(live, key=lambda item: score[item])[: dying(len(live), len(pool), **how_many)]:
+        order = sorted(live, key=lambda item: score[item])
+        exposed = _exposed(order, {label[0] for label in pool} if least else set(), least)
+        die = dying(len(live), len(pool), **how_many)
+        if die > len(exposed):
+            raise Impossible
+        for item in exposed[:die]:
             for n, i in live[item]:
                 result[n][i] = False
     return result
 
 
-def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool = False, **how_many: Any) -> Any:
+def _exposed(order: list[Label], sets: set[Any], least: int) -> list[Label]:
+    """All items but the highest few of each set."""
+    safe: set[Label] = set()
+    for each in sets:
+        mine = [item for item in order if item[0] == each]
+        if len(mine) < least:
+            raise Impossible
+        safe |= set(mine[len(mine) - least :])
+    return [item for item in order if item not in safe]
+
+
+def compute_mask(
+    scores: Any, default_mask: Any, groups: Any, *, magnitude: bool = False, least: int = 0, **how_many: Any
+) -> Any:
     """`masklib.compute_mask` by the specification; of the absolute scores if `magnitude`."""
     tensors = named(scores)
     shapes = {n: tuple(t.shape) for n, t in tensors.items()}
@@ -193,6 +208,7 @@ def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool
         pools(groups, shapes),
         how_many,
         reduction(getattr(groups, "p", None), getattr(groups, "mean", False)),
+        least,
     )
     built = _shaped(result, shapes, torch.bool)
     return built if isinstance(scores, Mapping) else built[""]

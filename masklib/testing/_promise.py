@@ -16,6 +16,7 @@ from masklib.groups import elements
 from masklib.methods import identity
 from masklib.testing import _options as options
 from masklib.testing import laws
+from masklib.testing._fit import itemized
 from masklib.testing._numbers import fractions
 from masklib.testing._oracle import is_fraction
 from masklib.testing._refute import Failure, Law, Trial, refuted, wanted_of
@@ -137,11 +138,7 @@ def _drawn(p: Promise, mapping: bool) -> SearchStrategy[tuple[Any, ...]]:
 
 
 def _kinds(p: Promise) -> Sequence[str]:
-    return p.kinds or (SUMMABLE if _itemized(p.groups) else KINDS)
-
-
-def _itemized(groups: Any) -> bool:
-    return hasattr(groups, "p") or hasattr(groups, "items")
+    return p.kinds or (SUMMABLE if itemized(p.groups) else KINDS)
 
 
 def _around(p: Promise, alive: int | None = None) -> SearchStrategy[dict[str, Any]]:

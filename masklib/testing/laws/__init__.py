@@ -51,6 +51,7 @@ from masklib.testing.laws._methods import touches_no_generator as touches_no_gen
 from masklib.testing.laws._rules import counts_beyond_float32 as counts_beyond_float32
 from masklib.testing.laws._rules import follows_the_rule as follows_the_rule
 from masklib.testing.laws._rules import is_exact as is_exact
+from masklib.testing.laws._rules import keeps_the_least as keeps_the_least
 from masklib.testing.laws._rules import looks_at_order_only as looks_at_order_only
 from masklib.testing.laws._rules import possible as possible
 from masklib.testing.laws._rules import refuses_nan as refuses_nan

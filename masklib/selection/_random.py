@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib._chunks import threaded
-from masklib._op import op
+from masklib.selection._threads import threaded
 
 ELEMENTS, ITEMS = 0, 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -55,11 +54,6 @@ def _signed(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def _fake(key: Tensor, name: str, stream: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    return torch.empty(shape, dtype=torch.int64, device=device)
-
-
-@op("noise(Tensor key, str name, int stream, SymInt[] shape, Device device) -> Tensor", fake=_fake)
 def noise(key: Tensor, name: str, stream: int, shape: Sequence[int], device: torch.device) -> Tensor:
     """Noise of a shape as int64."""
     seed = _mix(_mix((int(key) + (1 + stream) * GOLDEN) & _MASK) ^ _fnv1a(name))

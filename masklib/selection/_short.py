@@ -1,7 +1,7 @@
 """Exact selection in many short pools at once: the rows of a matrix.
 
 Rows of a few elements are ranked by comparing all pairs, longer ones by sorting segments of a few hundred, from which
-two bounds follow, and what is between the bounds; rows too long for the cache go to the engine, one by one.
+two bounds follow, and what is between the bounds; rows too long for the cache go to the loop, one by one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _engine
-from masklib._chunks import CHUNK, Array, common_dtype, reader, threaded
+from masklib.selection._loop import HasNaN, cut_lowest
+from masklib.selection._memory import Memory
+from masklib.selection._order import common_dtype
+from masklib.selection._pieces import CHUNK, Array, reader
+from masklib.selection._threads import scratch, threaded
 
 _BLOCK = 2 * CHUNK  # items at a time: fewer, longer calls keep the threads apart
 _PAIRS = 12  # up to so many items comparing all pairs is faster than sorting
@@ -46,12 +49,13 @@ def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: 
     dtype, target = _sorts_fast(common_dtype({scores.dtype})), mask.numpy()
 
     def share(starts: Sequence[int]) -> None:
-        read = reader(dtype, by_magnitude, scores.numel(), _BLOCK)
         kernel = _by_pairs(min(step, pools), items) if items <= _PAIRS else _by_rank
-        for rows in (slice(start, start + step) for start in starts):
-            values = _read_rows(read, scores[rows], dtype)
-            live = None if alive is None else alive[rows].numpy()
-            kernel(values, live, die[rows], target[rows])
+        with scratch(min(scores.numel(), step * items) * dtype.itemsize) as room:
+            read = reader(dtype, by_magnitude, room)
+            for rows in (slice(start, start + step) for start in starts):
+                values = _read_rows(read, scores[rows], dtype)
+                live = None if alive is None else alive[rows].numpy()
+                kernel(values, live, die[rows], target[rows])
 
     threaded(share, range(0, pools, step), scores.numel())
 
@@ -68,14 +72,14 @@ def _read_rows(read: Callable[[Any], Array], rows: Tensor, dtype: torch.dtype) -
 
 def _long_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: Tensor, by_magnitude: bool) -> None:
     for i, k in enumerate(die):
-        pool = _engine.pool_of([scores[i]], [None if alive is None else alive[i]], [mask[i]], by_magnitude)
-        _engine.kill_lowest(pool, int(k), _engine.count_alive(pool))
+        source = Memory([scores[i]], [None if alive is None else alive[i]], by_magnitude)
+        mask[i] = source.masks(cut_lowest(source, int(k)))[0]
 
 
 def _no_nan(values: Array, alive: Array | None) -> None:
     missing = values != values if values.dtype.kind == "f" else np.zeros(0, bool)
     if missing.any() and (alive is None or (missing & alive).any()):
-        raise _engine.HasNaN
+        raise HasNaN
 
 
 def _by_pairs(rows: int, items: int) -> Callable[..., None]:
@@ -170,7 +174,7 @@ def _sorted(values: Array) -> Array:
     """The same rows sorted in place, NaN last."""
     values.sort(axis=1)
     if (values[:, -1] != values[:, -1]).any():
-        raise _engine.HasNaN
+        raise HasNaN
     return values
 
 

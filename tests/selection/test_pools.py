@@ -6,7 +6,6 @@ import os
 import select
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib import _chunks, _engine, _rank, _rows
+from masklib.selection import _loop, _memory, _pieces, _rank, _short
+from masklib.selection._device import Device
 from masklib.testing import _oracle as oracle
 from masklib.testing import scored, scores
 from masklib.testing._strategies import FLOATS
@@ -25,27 +25,41 @@ from masklib.testing._strategies import FLOATS
 def small(request, monkeypatch):
     """Chunks, direct sizes, brackets and blocks so small that few elements cross many borders."""
     chunk, direct, sigmas, step = request.param
-    for module in (_chunks, _rows):
+    for module in (_pieces, _memory, _short):
         monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(_rows, "_BLOCK", chunk)
-    monkeypatch.setattr(_rows, "_SORTED", 4 * step)
-    monkeypatch.setattr(_rows, "_STEP", step)
-    monkeypatch.setattr(_engine, "_DIRECT", direct)
-    monkeypatch.setattr(_engine, "_SIGMAS", sigmas)
-    monkeypatch.setattr(_engine, "_SLACK", 1)
+    monkeypatch.setattr(_short, "_BLOCK", chunk)
+    monkeypatch.setattr(_short, "_SORTED", 4 * step)
+    monkeypatch.setattr(_short, "_STEP", step)
+    for module in (_loop, _rank):
+        monkeypatch.setattr(module, "DIRECT", direct)
+    monkeypatch.setattr(_loop, "_SIGMAS", sigmas)
+    monkeypatch.setattr(_loop, "_SLACK", 1)
 
 
-def on_device(s, m, number, magnitude=False):
+def on_device(s, m, share, magnitude=False):
     """What runs on other devices."""
-    how_many = partial(_rank.dying, "amount", np.array(number)[()], names=[""])
-    return _rank._lowest_on_device(s, m, how_many, magnitude)
+    source = Device(s, m, magnitude)
+    die = share if isinstance(share, int) else round(share * source.live)
+    return source.masks(_loop.cut_lowest(source, die))
 
 
 def by_sort(s, m, share):
     """The same by one stable sort."""
+    return rows_by_sort(s.reshape(1, -1), None if m is None else m.reshape(1, -1), share).view(s.shape)
+
+
+def rows_by_sort(s, m, share):
+    """Each row by one stable sort."""
     alive = torch.ones(s.shape, dtype=torch.bool) if m is None else m
-    die = torch.tensor([round(share * int(alive.sum()))])
-    return _rank.survivors(s.view(1, -1), alive.view(1, -1), die).view(s.shape)
+    order = s.argsort(dim=1, stable=True)
+    live = alive.gather(1, order)
+    doomed = live & (live.cumsum(1) <= (share * alive.sum(1)).round()[:, None])
+    return alive & ~torch.zeros_like(alive).scatter_(1, order, doomed)
+
+
+def rows_on_device(s, m, number, counting):
+    """What ranks rows on other devices."""
+    return _rank._rows_on_device(s, m, None, number, counting, "", False)
 
 
 LONG = st.sampled_from([(7,), (63,), (64,), (65,), (129,), (300,), (10, 13), (3, 4, 11), (2, 3, 4, 5), (1, 200)])
@@ -84,19 +98,20 @@ def test_rows_equal_the_oracle_by_either_kernel(small, data):
         assert torch.equal(ml.compute_mask(s, m, groups=ml.rows(), **number), expected)
         counting, value = next(iter(number.items()))
         exact = torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
-        assert torch.equal(_rank._rows_sorted(s, m, exact, counting, "", False), expected)
+        assert torch.equal(rows_on_device(s, m, exact, counting), expected)
 
 
 @given(scores(shape=(300,), dtypes=(torch.float32, torch.bfloat16)), st.floats(0, 1), st.booleans())
 def test_a_bracket_that_misses_is_widened(s, share, high):
     """A sample that lies about the data costs passes, never exactness."""
 
-    def lying(pool, alive):
+    def lying(source, stride):
         return torch.full((50,), 1e9 if high else -1e9).numpy()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_engine, "_DIRECT", 0)
-        patch.setattr(_engine, "_sample", lying)
+        patch.setattr(_loop, "DIRECT", 0)
+        patch.setattr(_rank, "DIRECT", 0)
+        patch.setattr(_memory.Memory, "sample", lying)
         got = ml.compute_mask(s, amount=share)
     assert torch.equal(got, oracle.compute_mask(s, None, ml.elements(), amount=share))
 
@@ -130,8 +145,9 @@ def test_long_rows_of_every_kind(kind, dtype):
     alive = torch.rand(s.shape, generator=torch.Generator().manual_seed(1)) < torch.tensor([[1, 0.9, 0.5, 0.1, 0, 1]]).T
     for mask in (None, alive):
         for share in (0.0, 0.01, 0.5, 0.997, 1.0):
-            expected = _rank._rows_sorted(s, mask, torch.tensor(share).double(), "amount", "", False)
+            expected = rows_by_sort(s, mask, share)
             assert torch.equal(ml.compute_mask(s, mask, amount=share, groups=ml.rows()), expected)
+            assert torch.equal(rows_on_device(s, mask, torch.tensor(share).double(), "amount"), expected)
     with pytest.raises(ValueError, match=r"^1 NaN"):
         ml.compute_mask(s.double().index_fill(1, torch.tensor([7]), torch.nan)[:1], amount=0.5, groups=ml.rows())
 
@@ -239,7 +255,7 @@ def test_other_devices_take_mappings_of_mixed_dtypes(small, data):
 def test_other_devices_find_nan_and_widen_too(small):
     s = torch.arange(300.0)
     s[7] = torch.nan
-    with pytest.raises(_engine.HasNaN):
+    with pytest.raises(_loop.HasNaN):
         on_device([s], [None], 0.5)
     alive = ~s.isnan()
     assert torch.equal(on_device([s], [alive], 0.5)[0], ml.compute_mask(s, alive, amount=0.5))
@@ -272,5 +288,5 @@ def test_integers_of_64_bits_beside_narrower_ones(by_magnitude):
 
 def test_views_larger_than_a_chunk():
     s = torch.arange(2**20, dtype=torch.float32).view(1024, 1024)
-    assert s.numel() > _chunks.CHUNK
+    assert s.numel() > _pieces.CHUNK
     assert torch.equal(ml.l1_unstructured(s.T, amount=0.3), ml.l1_unstructured(s.T.contiguous(), amount=0.3))

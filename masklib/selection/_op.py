@@ -17,19 +17,19 @@ _LIBRARY = torch.library.Library("masklib", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 
 
-def op(schema: str, *, fake: Callable[..., Any], vmap: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Register a kernel as `torch.ops.masklib.<name>` and put the operator in its place."""
+def op(
+    schema: str, kernel: Callable[..., Any], *, fake: Callable[..., Any], vmap: Callable[..., Any] | None = None
+) -> Any:
+    """Register a kernel as `torch.ops.masklib.<name>`, and return the operator.
 
-    def register(kernel: Callable[..., Any]) -> Any:
-        name = _LIBRARY.define(schema, tags=_TAGS).split(".")[0]
-        name = name if "::" in name else f"masklib::{name}"
-        operator = getattr(torch.ops.masklib, name.split("::")[1]).default
-        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(name, fake, lib=_LIBRARY)
-        torch.library.register_vmap(name, vmap or each_example(operator), lib=_LIBRARY)
-        return operator
-
-    return register
+    `fake` is also what runs on meta tensors; it refuses them among others, as the kernel has no data of them.
+    """
+    name = f"masklib::{_LIBRARY.define(schema, tags=_TAGS).split('.')[0].split('::')[-1]}"
+    operator = getattr(torch.ops.masklib, name.split("::")[1]).default
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, fake, lib=_LIBRARY)
+    torch.library.register_vmap(name, vmap or each_example(operator), lib=_LIBRARY)
+    return operator
 
 
 def example(arguments: Any, in_dims: Any, index: int) -> Any:

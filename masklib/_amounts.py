@@ -1,0 +1,71 @@
+"""How many items go: `amount`, `keep` or `sparsity`, read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklib._read import RANKABLE, has_value
+
+_MOST = 2**63 - 1
+_EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
+
+
+def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
+    """Read the one number given: which argument it is, and its value as a 0-d int64 or float64 tensor."""
+    pairs = ("amount", amount), ("keep", keep), ("sparsity", sparsity)
+    given = [pair for pair in pairs if pair[1] is not None]
+    if len(given) != 1:
+        got = " and ".join(f"{a}={v!r}" for a, v in given) or "none"
+        raise TypeError(f"Give exactly one of `amount`, `keep` and `sparsity`, got {got}. For example amount=0.2.")
+    ((argument, value),) = given
+    return argument, _number(argument, value)
+
+
+def _number(argument: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):  # what a numpy number is while it is traced
+        value = torch.as_tensor(value)
+    if isinstance(value, Tensor):
+        return _tensor_number(argument, value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(
+            f"`{argument}` must be a number or a 0-d tensor, got {value!r} ({type(value).__name__}). "
+            f"For example {_EXAMPLE[argument]}."
+        )
+    fraction = isinstance(value, (float, np.floating))
+    _kind(argument, fraction, value)
+    if not 0 <= value <= (1 if fraction else _MOST):
+        bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
+        out_of_range(argument, value, bound)
+    return torch.scalar_tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")  # type: ignore[arg-type]
+
+
+def _tensor_number(argument: str, value: Tensor) -> Tensor:
+    if value.dim() != 0:
+        raise ValueError(f"`{argument}` must be a number or a 0-d tensor, got a tensor of shape {tuple(value.shape)}.")
+    if value.dtype not in RANKABLE - {torch.uint64}:
+        raise TypeError(f"`{argument}` must be an integer or floating tensor, got {value.dtype}.")
+    has_value(value, argument, _EXAMPLE[argument])
+    _kind(argument, value.is_floating_point(), f"a tensor of {value.dtype}")
+    return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64)
+
+
+def _kind(argument: str, fraction: bool, value: Any) -> None:
+    if argument == "keep" and fraction:
+        raise TypeError(
+            f"`keep` must be an int (items that may remain in each pool), got {value}. "
+            "For a share of the whole, pass sparsity=0.5."
+        )
+    if argument == "sparsity" and not fraction:
+        raise TypeError(
+            f"`sparsity` must be a float in [0, 1] (the dead share of the whole), got {value}. "
+            "Pass sparsity=1.0 for everything, or a number of items as amount=."
+        )
+
+
+def out_of_range(argument: str, value: Any, limit: str) -> None:
+    """Raise for a number outside its range."""
+    raise ValueError(f"`{argument}` must be {limit}, got {value}. For example {_EXAMPLE[argument]}.")

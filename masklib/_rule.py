@@ -1,0 +1,230 @@
+"""From a call to its masks: planned from shapes, ranked by selection, unfolded again.
+
+A set is what `groups._plan` makes of a groups value: tensors whose i-th items are one item. Most sets have one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklib import _read, selection
+from masklib._names import like
+from masklib.groups._folding import Folding
+from masklib.groups._plan import Set, is_groups, plan
+
+Values = Mapping[str, Tensor]
+Alive = Mapping[str, Tensor | None]
+HowMany = tuple[str, Any]
+Items = tuple[Tensor, Tensor | None, bool]  # what a set's items are ranked by, which live, and whether by magnitude
+
+
+def select(
+    scores: Any, default_mask: Any, how_many: HowMany, groups: Any, *, by_magnitude: bool = False, least: Any = None
+) -> Any:
+    """Kill the lowest items of each pool."""
+    _refuse_groups(groups)
+    values, alive = read(scores, default_mask)
+    own = getattr(groups, "select", None)
+    if own is not None:
+        _refuse_floors(least, groups)
+        same_shapes(values, alive)
+        return like(scores, own(values, alive, *how_many))
+    shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
+    sets = plan(groups, shapes)
+    items = _scored(sets, values, alive, getattr(groups, "p", None), getattr(groups, "mean", False), by_magnitude)
+    return like(scores, kill(sets, items, values, alive, how_many, _floors(least, sets, groups)))
+
+
+def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
+    """Check scores and masks but for their shapes, and detach the scores."""
+    values = _read.tensors(scores, "scores")
+    alive: Alive = dict.fromkeys(values)
+    if default_mask is not None:
+        alive = _read.masks_of_any_shape(default_mask, scores, "default_mask")
+    return {n: v.detach() for n, v in values.items()}, alive
+
+
+def same_shapes(values: Values, alive: Alive) -> None:
+    """Refuse masks that are not of the scores' shapes."""
+    for name, mask in alive.items():
+        if mask is not None:
+            _read.same_shape(mask, values[name], _read.place(name, "default_mask"), _read.place(name, "scores"))
+
+
+# ---- what items are ranked by ---------------------------------------------------------------------------------------
+
+
+def _scored(
+    sets: Sequence[Set], values: Values, alive: Alive, p: float | None, mean: bool, by_magnitude: bool
+) -> list[Items]:
+    """Scores of the items of each set, as they are if each is one number, else reduced in float64.
+
+    Numbers as they are keep their dtype, so that integers beyond float64 rank exactly; one pool cannot hold both kinds.
+    """
+    _refuse_item_scores(sets, values, alive)
+    magnitude = by_magnitude or p is not None
+    plain = [p != 0 and _is_plain(members, values, alive) for members in sets]
+    together = all(flag for flag, members in zip(plain, sets) if _pools(members) is None)
+    plain = [flag and (together or _pools(members) is not None) for flag, members in zip(plain, sets)]
+    _read.rankable_each(values, magnitude=magnitude)
+    _read.rankable({n: values[n] for flag, s in zip(plain, sets) if flag and _pools(s) is None for n in s}, magnitude)
+    return [
+        _as_they_are(members, values, alive, magnitude) if flag else _reduced(members, values, alive, p, mean)
+        for flag, members in zip(plain, sets)
+    ]
+
+
+def _pools(members: Set) -> int | None:
+    return next(iter(members.values())).pools
+
+
+def _is_plain(members: Set, values: Values, alive: Alive) -> bool:
+    """Whether each item of a set is one number: a single element, or an item whose score is given."""
+    ((name, folding), *others) = members.items()
+    return not others and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
+
+
+def _as_they_are(members: Set, values: Values, alive: Alive, magnitude: bool) -> Items:
+    ((name, folding),) = members.items()
+    scores, live = values[name], alive[name]
+    if scores.is_complex():
+        scores = scores.abs()
+    if folding.into is None:
+        return scores, live, magnitude
+    matrix, live = _matrix(folding, scores, live)
+    return matrix[:, 0], None if live is None else live[:, 0], magnitude
+
+
+def _reduced(members: Set, values: Values, alive: Alive, p: float | None, mean: bool) -> Items:
+    pairs = [_matrix(folding, values[n], alive[n]) for n, folding in members.items()]
+    totals, live = selection.item_scores([s for s, _ in pairs], [m for _, m in pairs], p, mean, list(members))
+    return totals, live, False
+
+
+def _matrix(folding: Folding, scores: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scores as (items, elements) and which of them live; an item whose score is given is one element."""
+    if alive is not None and scores.shape != alive.shape:
+        return scores[:, None], folding.matrix(alive).any(1, keepdim=True)
+    if folding.padded and alive is None:
+        alive = torch.ones_like(scores, dtype=torch.bool)
+    return folding.matrix(scores), None if alive is None else folding.matrix(alive)
+
+
+# ---- who stays ------------------------------------------------------------------------------------------------------
+
+
+def kill(
+    sets: Sequence[Set],
+    items: Sequence[Items],
+    values: Values,
+    alive: Alive,
+    how_many: HowMany,
+    floors: Sequence[int] = (),
+) -> dict[str, Tensor]:
+    """The masks of the elements in which the lowest items of each pool die."""
+    kept = _survivors_of_all(sets, items, how_many, floors)
+    masks: dict[str, Tensor] = {}
+    for i, members in enumerate(sets):
+        fates = kept[i] if i in kept else _survivors_of_own(members, items[i], values, alive, how_many)
+        for name, folding in members.items():
+            mask = _unfolded(folding, fates, values[name], alive[name], alone=len(members) == 1)
+            masks[name] = mask if name not in masks else masks[name] & mask
+    return masks
+
+
+def _survivors_of_all(
+    sets: Sequence[Set], items: Sequence[Items], how_many: HowMany, floors: Sequence[int]
+) -> dict[int, Tensor]:
+    """Which items stay in the one pool of all tensors, by the number of their set."""
+    shared = [i for i, members in enumerate(sets) if _pools(members) is None]
+    if not shared:
+        return {}
+    scores, live = ([items[i][part] for i in shared] for part in (0, 1))
+    names, magnitude = [next(iter(sets[i])) for i in shared], items[shared[0]][2]
+    return dict(zip(shared, selection.lowest(scores, live, how_many[1], how_many[0], names, magnitude, floors)))
+
+
+def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, how_many: HowMany) -> Tensor:
+    """Which items stay in the pools that a set has to itself."""
+    name, folding = next(iter(members.items()))
+    scores, live, magnitude = items
+    shape = folding.rows // max(folding.items, 1), folding.items
+    real = None
+    if folding.padded:
+        whole = torch.ones(_shape(values[name], alive[name]), dtype=torch.bool, device=scores.device)
+        real = folding.matrix(whole).any(1).view(shape).sum(1)
+    pools = scores.reshape(shape), None if live is None else live.reshape(shape)
+    return selection.lowest_in_rows(*pools, real, how_many[1], how_many[0], name, magnitude)
+
+
+def _unfolded(folding: Folding, kept: Tensor, scores: Tensor, alive: Tensor | None, alone: bool) -> Tensor:
+    """The mask of the elements from that of the items, in memory of its own."""
+    shape = _shape(scores, alive)
+    if alone and folding.into is None and kept.shape == shape:
+        return kept
+    mask = folding.restore(kept.reshape(folding.rows, 1).expand(folding.rows, folding.elements), shape)
+    single = folding.elements == 1
+    if alive is not None and not (single and alone and folding.rows == shape.numel()):
+        return mask.to(scores.device) & alive  # a dead element may belong to an item that stays, or to none
+    return (mask.contiguous() if single else mask.clone(memory_format=torch.contiguous_format)).to(scores.device)
+
+
+def _shape(scores: Tensor, alive: Tensor | None) -> torch.Size:
+    """The shape of the elements."""
+    return scores.shape if alive is None else alive.shape
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _refuse_groups(groups: Any) -> None:
+    """Refuse what says nothing about items and pools."""
+    if not is_groups(groups):
+        raise TypeError(
+            f"`groups` must be a groups value, with `fold(shape)`, got {groups!r}. "
+            "For example groups=elements() or groups=rows(0)."
+        )
+
+
+def _refuse_item_scores(sets: Sequence[Set], values: Values, alive: Alive) -> None:
+    """Refuse masks of other shapes than the scores', unless the scores are those of the items."""
+    for members in sets:
+        for name, folding in members.items():
+            by_item = folding.into is not None and folding.pools is None and values[name].shape == (folding.items,)
+            if not by_item:
+                same_shapes({name: values[name]}, {name: alive[name]})
+
+
+def _floors(least: Any, sets: Sequence[Set], groups: Any) -> list[int]:
+    """How many items each set of the pool of all tensors keeps at least; nothing for none."""
+    if least is None:
+        return []
+    if any(_pools(members) is not None for members in sets):
+        _refuse_floors(least, groups)
+    names = {name for members in sets for name in members}
+    if isinstance(least, Mapping):
+        _read.known_names(least, dict.fromkeys(names), "least", "scores")
+        floors = {name: _floor(count, f"least[{name!r}]") for name, count in least.items()}
+    else:
+        floors = dict.fromkeys(names, _floor(least, "least"))
+    return [max(floors.get(name, 0) for name in members) for members in sets]
+
+
+def _floor(value: Any, argument: str) -> int:
+    count = _read.integer(value, argument, "least=1")
+    if count < 0:
+        raise ValueError(f"`{argument}` must be at least 0 (items of a tensor that stay), got {count}. For example 1.")
+    return count
+
+
+def _refuse_floors(least: Any, groups: Any) -> None:
+    """Refuse floors where the items of a tensor are not in one pool with those of others."""
+    if least is not None:
+        raise ValueError(
+            f"`least` counts items of tensors that compete in one pool, got least={least!r} with {groups!r}. "
+            "For pools of their own, pass keep=2."
+        )

@@ -1,0 +1,211 @@
+"""The source of tensors on the CPU: numpy in cache-sized chunks, in as many threads as torch has.
+
+A split writes provisional masks at once, so that a selection reads the scores once: what is settled later is written
+over the few.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklib.selection._cut import ALL, END, Array, Cut, survivors
+from masklib.selection._order import common_dtype
+from masklib.selection._pieces import CHUNK as CHUNK
+from masklib.selection._pieces import NUMPY, Piece, empty_mask, every, flags, pieces, reader, size
+from masklib.selection._threads import scratch, threaded
+
+_Read = Callable[[Piece], Array]
+
+
+class _Chunk(NamedTuple):
+    """A piece of the scores, which of it lives, where its mask goes, and the pool's index of its first element."""
+
+    scores: Piece
+    alive: Piece | None
+    mask: Array
+    start: int
+
+
+class Memory:
+    """Tensors of any layout and dtype as one pool, in the order given."""
+
+    run = 1
+
+    def __init__(self, scores: Sequence[Tensor], alive: Sequence[Tensor | None], by_magnitude: bool) -> None:
+        self.elements = sum(s.numel() for s in scores)
+        self._dtype = common_dtype(s.dtype for s in scores)
+        self._by_magnitude = by_magnitude
+        self._masks = [empty_mask(s) for s in scores]
+        starts = accumulate((s.numel() for s in scores), initial=0)
+        parts = [_chunks(*part, self._dtype) for part in zip(scores, alive, self._masks, starts) if part[0].numel()]
+        self._chunks = [chunk for part in parts for chunk in part]
+        self.live = self.elements if all(a is None for a in alive) else self._count_alive()
+        self._bracket: tuple[Any, Any] | None = None  # of the last split
+        self._between: list[tuple[Array, Array]] = []  # index in the chunk and value of the few, if it was open
+        self._ties: list[int] = []  # of each chunk, if it was shut
+
+    def _count_alive(self) -> int:
+        return sum(self._map(lambda _, c: size(c.scores) if c.alive is None else int(np.count_nonzero(flags(c.alive)))))
+
+    def _map(self, work: Callable[[_Read, _Chunk], Any], chunks: Sequence[_Chunk] | None = None) -> list[Any]:
+        """`work(read, chunk)` of every chunk, in order."""
+
+        def share(part: Sequence[_Chunk]) -> list[Any]:
+            with scratch(min(self.elements, CHUNK) * self._dtype.itemsize) as room:
+                read = reader(self._dtype, self._by_magnitude, room)
+                return [work(read, chunk) for chunk in part]
+
+        every_chunk = self._chunks if chunks is None else chunks
+        return [result for results in threaded(share, every_chunk, self.elements) for result in results]
+
+    def sample(self, stride: int) -> Array:
+        """Every so many values of each chunk, from a start that moves so as not to fall in step with the data."""
+        with scratch(min(self.elements, CHUNK) * self._dtype.itemsize) as room:
+            read = reader(self._dtype, self._by_magnitude, room)
+            return _joined(
+                [_sampled(read, c, i * 7919 % stride, stride) for i, c in enumerate(self._chunks)], self._empty()
+            )
+
+    def _empty(self) -> Array:
+        return np.empty(0, NUMPY[self._dtype])
+
+    def split(self, low: Any, high: Any) -> tuple[int, int, int]:
+        """Count below, between and above, and write the masks of all that is not between."""
+        self._bracket = low, high
+        if low is not None and low == high:
+            counts = self._map(partial(_compare, value=low))
+            self._ties = [tied for _, tied, _ in counts]
+            below, ties, above = (sum(part) for part in zip(*counts))
+            return below, ties, above
+        parts = self._map(partial(_collect, low=low, high=high))
+        self._between = [(index, values) for _, index, values in parts]
+        above, few = sum(kept for kept, _, _ in parts), sum(index.size for _, index, _ in parts)
+        return self.live - above - few, few, above
+
+    def few(self) -> Array:
+        """The values between the bounds, in order of index."""
+        return _joined([values for _, values in self._between], self._empty())
+
+    def tie(self, value: Any, nth: int) -> int:
+        """The pool's index of the n-th live element that equals the value."""
+        ties = self._ties
+        if not self._is_shut():
+            ties = [int(np.count_nonzero(values == value)) for _, values in self._between]
+        chunk = bisect_right(list(accumulate(ties)), nth)
+        nth -= sum(ties[:chunk])
+        if self._is_shut():
+            (index,) = self._map(partial(_tied, value=value), self._chunks[chunk : chunk + 1])
+        else:
+            index, values = self._between[chunk]
+            index = index[values == value]
+        return self._chunks[chunk].start + int(index[nth])
+
+    def _is_shut(self) -> bool:
+        return self._bracket is not None and self._bracket[0] is not None and self._bracket[0] == self._bracket[1]
+
+    def masks(self, cut: Cut) -> list[Tensor]:
+        """The masks, which the next split or cut writes over."""
+        if self._is_shut() and self._bracket is not None and cut.value == self._bracket[0]:
+            ends = (chunk.start + chunk.mask.size for chunk in self._chunks)
+            rest = [c for c, ties, end in zip(self._chunks, self._ties, ends) if ties and end > cut.index]
+            self._map(partial(_write, cut=cut), rest)
+        elif self._is_between(cut):
+            self._settle(cut)
+        else:
+            self._map(partial(_write, cut=cut))
+        self._bracket = None
+        return self._masks
+
+    def _is_between(self, cut: Cut) -> bool:
+        """Whether the last split was open and the cut is within, so that only the few are to be written."""
+        if self._bracket is None or self._is_shut():
+            return False
+        low, high = self._bracket
+        if cut.value is None or low is None:
+            return low is None and (cut.value is None or high is None or bool(cut.value < high))
+        above_low = cut.value > low or (cut.value == low and cut.index == END)
+        return bool(above_low and (high is None or cut.value < high))
+
+    def _settle(self, cut: Cut) -> None:
+        """Write who of the few survive."""
+        values = self.few()
+        keep = np.ones(values.size, bool) if cut == ALL else values > cut.value
+        if cut.value is not None and cut.index != END:
+            before = [self._before(cut.index, i) for i in range(len(self._chunks))]
+            first = sum(before)
+            keep[first:] |= values[first:] == cut.value
+        start = 0
+        for chunk, (index, _) in zip(self._chunks, self._between):
+            chunk.mask[index[keep[start : start + index.size]]] = True
+            start += index.size
+
+    def _before(self, index: int, chunk: int) -> int:
+        """How many of a chunk's few come before an index of the pool."""
+        return int(np.searchsorted(self._between[chunk][0], index - self._chunks[chunk].start))
+
+
+def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, start: int, dtype: torch.dtype) -> list[_Chunk]:
+    flat = scores.is_contiguous() and (alive is None or alive.is_contiguous())
+    values, target = pieces(scores, dtype, flat), mask.numpy().reshape(-1)
+    live = [None] * len(values) if alive is None else pieces(alive, torch.bool, flat)
+    ends = accumulate(map(size, values))
+    return [_Chunk(v, a, target[end - size(v) : end], start + end - size(v)) for v, a, end in zip(values, live, ends)]
+
+
+def _joined(parts: Sequence[Array], none: Array) -> Array:
+    """All values in one array."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else none
+
+
+# ---- one chunk ------------------------------------------------------------------------------------------------------
+
+
+def _sampled(read: _Read, chunk: _Chunk, start: int, stride: int) -> Array:
+    values = read(every(chunk.scores, start, stride))
+    return values.copy() if chunk.alive is None else values[flags(every(chunk.alive, start, stride))]
+
+
+def _collect(read: _Read, chunk: _Chunk, low: Any, high: Any) -> tuple[int, Array, Array]:
+    """Write who surely survives; return their count, and the index and value of those that are between."""
+    values, alive, mask = read(chunk.scores), flags(chunk.alive), chunk.mask
+    between = np.zeros(mask.size, bool) if low is None else np.less_equal(values, low)
+    if high is None:
+        mask.fill(False)
+    else:
+        np.greater_equal(values, high, out=mask)
+    np.equal(between, mask, out=between)
+    if alive is not None:
+        np.logical_and(mask, alive, out=mask)
+        np.logical_and(between, alive, out=between)
+    index = np.flatnonzero(between)
+    return int(np.count_nonzero(mask)), index, values[index]
+
+
+def _compare(read: _Read, chunk: _Chunk, value: Any) -> tuple[int, int, int]:
+    """Write who is above the value; return how many live ones are below, at and above it."""
+    values, alive, mask = read(chunk.scores), flags(chunk.alive), chunk.mask
+    np.greater(values, value, out=mask)
+    sides = [values < value, values == value, mask]
+    if alive is not None:
+        for side in sides:
+            np.logical_and(side, alive, out=side)
+    below, tied, above = (int(np.count_nonzero(side)) for side in sides)
+    return below, tied, above
+
+
+def _tied(read: _Read, chunk: _Chunk, value: Any) -> Array:
+    """The indices in the chunk of the live elements that equal the value."""
+    tied, alive = read(chunk.scores) == value, flags(chunk.alive)
+    return np.flatnonzero(tied if alive is None else tied & alive)
+
+
+def _write(read: _Read, chunk: _Chunk, cut: Cut) -> None:
+    survivors(read(chunk.scores), chunk.start, cut, flags(chunk.alive), chunk.mask)
