@@ -22,13 +22,13 @@ HowMany = tuple[str, Any]
 Items = tuple[Tensor, Tensor | None, bool]  # what a set's items are ranked by, which live, and whether by magnitude
 
 
-def select(
+def apply_rule(
     scores: Any, default_mask: Any, how_many: HowMany, groups: Any, *, by_magnitude: bool = False, least: Any = None
 ) -> Any:
     """Kill the lowest items of each pool."""
     _refuse_groups(groups)
     values, alive = read(scores, default_mask)
-    own = getattr(groups, "select", None)
+    own = getattr(groups, "rank", None)
     if own is not None:
         _refuse_floors(least, groups)
         same_shapes(values, alive)

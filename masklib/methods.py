@@ -10,7 +10,7 @@ from torch import Tensor
 from masklib import _read, groups, selection
 from masklib._amounts import how_many
 from masklib._names import TensorsT, each, like
-from masklib._rule import kill, read, same_shapes, select
+from masklib._rule import apply_rule, kill, read, same_shapes
 from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
 
@@ -66,7 +66,7 @@ def compute_mask(
     >>> compute_mask({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0, 2.0])}, amount=2, least=1)
     {'a': tensor([False,  True]), 'b': tensor([False,  True])}
     """
-    return select(scores, default_mask, how_many(amount, keep, sparsity), groups, least=least)
+    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), groups, least=least)
 
 
 def identity(scores: TensorsT, default_mask: TensorsT | None = None) -> TensorsT:
@@ -141,7 +141,7 @@ def l1_unstructured(
 
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
-    return select(scores, default_mask, how_many(amount, keep, sparsity), groups.elements(), by_magnitude=True)
+    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), groups.elements(), by_magnitude=True)
 
 
 def random_unstructured(
@@ -172,7 +172,7 @@ def random_unstructured(
     tensor([ True,  True, False, False, False,  True])
     """
     noise = random_scores(scores, key=key)
-    return select(noise, default_mask, how_many(amount, keep, sparsity), groups.elements())
+    return apply_rule(noise, default_mask, how_many(amount, keep, sparsity), groups.elements())
 
 
 def ln_structured(
@@ -210,7 +210,7 @@ def ln_structured(
     Reference: Li et al., "Pruning Filters for Efficient ConvNets", 2017.
     """
     slices = groups.channels(dim, p=_read.order(n, "n"))
-    return select(scores, default_mask, how_many(amount, keep, sparsity), slices)
+    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), slices)
 
 
 def random_structured(

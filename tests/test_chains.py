@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -50,9 +52,8 @@ def test_a_chain_can_be_cut_out():
     params = dict(net.named_parameters())
     masks = ml.compute_mask(weights(net), sparsity=0.4, groups=CHAIN)
     a, b = masks["0.bias"], masks["2.bias"]
-    small = nn.Sequential(
-        nn.Linear(3, a.sum()), nn.ReLU(), nn.Linear(a.sum(), b.sum()), nn.ReLU(), nn.Linear(b.sum(), 2)
-    )
+    linear = [nn.Linear(*pair) for pair in pairwise((3, int(a.sum()), int(b.sum()), 2))]
+    small = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
     cut = {"0.weight": params["0.weight"][a], "0.bias": params["0.bias"][a], "2.weight": params["2.weight"][b][:, a]}
     cut |= {"2.bias": params["2.bias"][b], "4.weight": params["4.weight"][:, b], "4.bias": params["4.bias"]}
     x = torch.randn(7, 3)

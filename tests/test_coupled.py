@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -56,14 +57,14 @@ def test_the_kit_finds_nothing_wrong(groups):
 @given(coupled(kinds=SMALL), st.sampled_from([None, 1, torch.inf, -torch.inf]), numbers(most=3))
 def test_coupled_items_equal_the_oracle(case, p, number):
     groups, s, m = case
-    groups = groups._replace(p=p, mean=False)
+    groups = replace(groups, p=p, mean=False)
     laws.follows_the_rule(bound(groups), groups, number, s, m)
 
 
 @given(coupled(kinds=SMALL), numbers(most=3))
 def test_sums_of_coupled_items_equal_their_labels(case, number):
     groups, s, m = case
-    laws.is_the_labels_form(groups._replace(p=None, mean=False), number, s, m)
+    laws.is_the_labels_form(replace(groups, p=None, mean=False), number, s, m)
 
 
 @given(coupled(dtypes=FLOATS, kinds=("many", "small")), st.sampled_from(["amount", "sparsity"]), st.floats(0, 1))
@@ -134,7 +135,7 @@ def test_a_counterexample_can_be_pasted():
 
 def test_the_kit_finds_a_method_that_ignores_parts():
     def blind(s, m=None, *, groups, **number):
-        return ml.compute_mask(s, m, groups=groups._replace(parts=(1,)), **number)
+        return ml.compute_mask(s, m, groups=replace(groups, parts=(1,)), **number)
 
     with pytest.raises(AssertionError, match=r"(?s)is_exact.*ml\.heads\(count=2, parts=\(2, 1\)\)"):
         check_groups(ml.heads(2, parts=(2, 1)), method=blind)

@@ -17,17 +17,11 @@ import masklib.adapters
 import masklib.adapters.prune
 import masklib.testing
 
+CORE = [masklib, masklib.groups, masklib.scores, masklib.selection]
+PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, masklib.adapters]
 MODULES = [
     f"{package.__name__}.{info.name}"
-    for package in (
-        masklib,
-        masklib.groups,
-        masklib.scores,
-        masklib.selection,
-        masklib.testing,
-        masklib.testing.laws,
-        masklib.adapters,
-    )
+    for package in PACKAGES
     for info in pkgutil.iter_modules(package.__path__)
     if not info.ispkg
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -220,7 +221,7 @@ def test_ragged_blocks_equal_their_labels(rows, columns, number, data):
 def test_ragged_is_not_ragged_where_lengths_divide():
     s = torch.rand(4, 8)
     for value in (ml.windows(4), ml.blocks((2, 4))):
-        ragged = value._replace(ragged=True)
+        ragged = replace(value, ragged=True)
         number = {"sparsity": 0.5}
         assert torch.equal(ml.compute_mask(s, groups=ragged, **number), ml.compute_mask(s, groups=value, **number))
         assert not ragged.fold(s.shape).padded
@@ -229,12 +230,10 @@ def test_ragged_is_not_ragged_where_lengths_divide():
 # ---- scores of items ------------------------------------------------------------------------------------------------
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from("abc"), scores(dtypes=(torch.float32, torch.float64), kinds=("small",)), max_size=3
-    ),
-    st.floats(0, 1),
-)
+FLOATS = scores(dtypes=(torch.float32, torch.float64), kinds=("small",))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), FLOATS, max_size=3), st.floats(0, 1))
 def test_scores_of_items_rank_them(s, share):
     """One score a channel gives the mask that spreading it over the channel's elements does."""
     s = {n: t for n, t in s.items() if t.dim() and t.numel()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from masklib.groups._printing import call
 from masklib.groups._windows import flag, padded_to
 
 
-class Blocks(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Blocks:
     """Tiles over the last dims as items, one pool."""
 
     shape: tuple[int, ...]

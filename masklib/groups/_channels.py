@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from masklib import _read
 from masklib.groups._dims import slices
@@ -12,7 +12,8 @@ from masklib.groups._norm import norm
 from masklib.groups._printing import call
 
 
-class Channels(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Channels:
     """Each index along `dim` an item, one pool."""
 
     dim: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
@@ -14,7 +15,8 @@ from masklib.groups._printing import printed
 _EXAMPLE = "coupled({'fc1.weight': channels(0), 'fc2.weight': channels(1)}, p=2)"
 
 
-class Coupled(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Coupled:
     """The i-th items of the tensors of a set an item, the items of all sets one pool."""
 
     members: tuple[tuple[tuple[str, Any], ...], ...]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
 
-class Elements(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Elements:
     """Single elements, one pool."""
 
     def __repr__(self) -> str:

@@ -81,8 +81,8 @@ class Folding:
 
         Args:
             index: int64, the flat row-major index of the entry that stands at each place of the matrix, and -1 where
-                none does. Of shape (items, elements), for items of the pool of all tensors, or (pools, items, elements), for
-                pools of the tensor's own. Entries that are not in the index belong to no item and stay alive.
+                none does. Its shape is (items, elements) for items of the pool of all tensors, and (pools, items,
+                elements) for pools of the tensor's own. Entries that are not in the index belong to no item and stay alive.
             shape: the shape of the tensor.
 
         Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from masklib.groups._norm import norm
 from masklib.groups._printing import call
 
 
-class Heads(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Heads:
     """The i-th run of every part along `dim` an item, one pool."""
 
-    count: int  # type: ignore[assignment]  # a tuple's method
+    count: int
     dim: int = 0
     parts: tuple[int, ...] = (1,)
     p: float | None = None
@@ -52,8 +53,8 @@ class Heads(NamedTuple):
         if size % (self.count * whole) == 0:
             return
         what = "`count`" if whole == 1 else f"`count` ({self.count}) times the sum of `parts` ({whole})"
-        fits = self._replace(parts=(1,) if size % whole else self.parts)
-        fits = fits._replace(count=math.gcd(self.count, size // sum(fits.parts)))
+        fits = replace(self, parts=(1,) if size % whole else self.parts)
+        fits = replace(fits, count=math.gcd(self.count, size // sum(fits.parts)))
         divides(self.count * whole, size, what, self.dim, f"For example {fits!r}.")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from masklib._names import Tensors, named
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
 
 
-class Labels(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Labels:
     """Items and pools by integer label of each element."""
 
     items: Tensors
@@ -24,21 +26,18 @@ class Labels(NamedTuple):
         return f"labels(items={self.items!r}, pools={self.pools!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Labels) and all(_equal(a, b) for a, b in zip(self, other))
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+        return isinstance(other, Labels) and _equal(self.items, other.items) and _equal(self.pools, other.pools)
 
     def __hash__(self) -> int:
         return hash(tuple((name, tuple(t.shape)) for name, t in named(self.items).items()))
 
-    def select(
+    def rank(
         self, values: Mapping[str, Tensor], alive: Mapping[str, Tensor | None], counting: str, number: Any
     ) -> dict[str, Tensor]:
         """Rank by label: items may have any number of elements, and pools any number of items."""
         _read.rankable(values, False)
         names = sorted(values)
-        labels = [_labels_like(part, values, argument) for part, argument in zip(self, self._fields)]
+        labels = [_labels_like(self.items, values, "items"), _labels_like(self.pools, values, "pools")]
         tensors, masks = [values[n] for n in names], [alive[n] for n in names]
         return dict(zip(names, selection.lowest_labelled(tensors, masks, *labels, number, counting, names)))
 

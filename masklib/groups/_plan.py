@@ -13,7 +13,7 @@ from typing import Any
 from masklib import _read
 from masklib.groups._folding import Folding
 
-Groups = Any  # whatever has `fold(shape)`, or `sets(shapes)`, or ranks by itself in `select(...)`
+Groups = Any  # whatever has `fold(shape)`, or `sets(shapes)`, or ranks by itself in `rank(...)`
 Set = Mapping[str, Folding]
 Shapes = Mapping[str, Sequence[int]]
 
@@ -45,7 +45,7 @@ def folded(groups: Any, name: str, shape: Sequence[int], argument: str = "scores
 
 def is_groups(value: Any) -> bool:
     """Whether a value has what the plan asks for."""
-    return not isinstance(value, type) and any(callable(getattr(value, n, None)) for n in ("fold", "sets", "select"))
+    return not isinstance(value, type) and any(callable(getattr(value, n, None)) for n in ("fold", "sets", "rank"))
 
 
 def _same_items(members: Set, groups: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from masklib import _read
 from masklib.groups._dims import slices
@@ -11,7 +11,8 @@ from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Rows:
     """Single elements, each index along `dim` a pool."""
 
     dim: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
 
-class Windows(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Windows:
     """Single elements, each run of `of` along `dim` a pool."""
 
     of: int
