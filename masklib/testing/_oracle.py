@@ -86,7 +86,9 @@ def _sets(groups: Any, shapes: Mapping[str, Shape]) -> list[Mapping[str, Any]]:
 def _cells(folding: Any, shape: Shape) -> list[list[list[int]]]:
     """Of each pool, of each item, the indices of its elements; a place that the folding adds has the number 0."""
     numbers = torch.arange(1, math.prod(shape) + 1, device="cpu").view(shape)
-    matrix = folding.matrix(numbers).view(1 if folding.pools is None else folding.pools, folding.items, -1)
+    matrix = folding.matrix(numbers).view(
+        1 if folding.pools is None else folding.pools, folding.items, folding.elements
+    )
     return [[[number - 1 for number in item if number] for item in pool] for pool in matrix.tolist()]
 
 
