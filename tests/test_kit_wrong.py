@@ -527,7 +527,7 @@ class IsAnotherInAChild(turned_if(lambda: os.getpid() != HERE)):
     pass
 
 
-@breaks("may_be_interrupted", **FLOAT32)
+@breaks("may_be_interrupted", examples=60, **FLOAT32)
 class KeepsAScratch(Plain):
     """Where the values of the call that is under way lie, for all calls."""
 
@@ -636,10 +636,9 @@ class KeepsAFloat32(Plain):
     """Right up to 2**24."""
 
     def __call__(self, s, m=None, *, keep):
-        keep = int(np.float32(keep))
         if isinstance(s, Mapping) or s.numel() < 2**24:
             return super().__call__(s, m, keep=keep)
-        return torch.arange(s.numel()) >= s.numel() - keep
+        return torch.arange(s.numel()) >= s.numel() - int(np.float32(keep))
 
 
 @breaks("takes_the_lowest")

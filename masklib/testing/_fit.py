@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 
 from masklib.testing._oracle import Shape, named
 
+Count = tuple[int, int]  # items of each pool, and pools; 0 for the pool of all tensors
 Form = Shape | dict[str, Shape]
 
 
@@ -47,7 +48,7 @@ _MANY = 4  # numbers of items to try of each set, the smallest
 _CHOICES = 24  # shapes of a tensor with so many items, the simplest
 
 
-def _common(tables: list[dict[str, dict[int, list[Shape]]]], items: tuple[int, ...]) -> dict[str, list[Shape]]:
+def _common(tables: list[dict[str, dict[Count, list[Shape]]]], items: tuple[Count, ...]) -> dict[str, list[Shape]]:
     """By name the shapes that have as many items in each of the sets it is in."""
     shapes: dict[str, list[Shape]] = {}
     for table, count in zip(tables, items):
@@ -62,14 +63,15 @@ def _chosen(shapes: dict[str, list[Shape]]) -> list[dict[str, Shape]]:
     return [{n: fit[(7 * k + i) % len(fit)] for i, (n, fit) in enumerate(shapes.items())} for k in range(12)]
 
 
-def _by_items(groups: Any) -> dict[int, list[Shape]]:
+def _by_items(groups: Any) -> dict[Count, list[Shape]]:
     """The shapes that one value fits, by the number of items."""
-    table: dict[int, list[Shape]] = {}
+    table: dict[Count, list[Shape]] = {}
     for shape in _fit(groups):
-        items = groups.fold(torch.Size(shape)).items
-        if items and len(table.setdefault(items, [])) < _CHOICES:
-            table[items].append(shape)
-    return table
+        folding = groups.fold(torch.Size(shape))
+        fit = table.setdefault((folding.items, folding.pools or 0), [])
+        if math.prod(shape) and len(fit) < _CHOICES:
+            fit.append(shape)
+    return {key: fit for key, fit in table.items() if fit}
 
 
 def _fit(groups: Any) -> Iterator[Shape]:

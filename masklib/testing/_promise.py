@@ -121,6 +121,8 @@ def _refuse(p: Promise, examples: int) -> None:
     if p.ranks is not None:
         options.is_callable("ranks", p.ranks, "ranks=torch.abs")
     options.are_numbers(p.number)
+    if p.large and not p.number:
+        raise ValueError("`large` needs a number to count with, got none: amount=0.3.")
 
 
 # ---- what is drawn --------------------------------------------------------------------------------------------------
@@ -242,6 +244,12 @@ def _beyond(p: Promise, number: Any, small: Any, large: Any, s: Any, m: Any) -> 
 
 # ---- what is tried on few cases -------------------------------------------------------------------------------------
 
+
+def _batch(p: Promise, number: Any, s: Any, m: Any) -> tuple[Any, ...] | None:
+    """(f, s, m), stacked, if each of the stack can be done."""
+    return (p.bind(number), s, m) if all(p.possible(number, *one) for one in zip(s, m)) else None
+
+
 _FEW = 3  # a compilation takes about a second, a fork 20 ms, 2**24 elements up to two seconds
 
 
@@ -249,7 +257,7 @@ def _once(p: Promise, drawn: SearchStrategy[Any]) -> Iterator[tuple[SearchStrate
     """Cases, laws, and how many examples at most."""
     if p.tensors and p.vmap is not False:
         law = laws.vmaps if p.vmap else laws.vmaps_if_at_all
-        yield _batches(p), iter([Trial(law, lambda number, s, m: (p.bind(number), s, m), _VMAP)]), 2**31
+        yield _batches(p), iter([Trial(law, partial(_batch, p), _VMAP)]), 2**31
     for law, wanted in ((laws.compiles, p.compiles), (laws.is_the_same_in_a_forked_child, p.forks)):
         if wanted:
             yield drawn, iter([Trial(law, partial(_bound, p))]), _FEW

@@ -53,7 +53,9 @@ from masklib.testing.laws._rules import follows_the_rule as follows_the_rule
 from masklib.testing.laws._rules import is_exact as is_exact
 from masklib.testing.laws._rules import keeps_the_least as keeps_the_least
 from masklib.testing.laws._rules import looks_at_order_only as looks_at_order_only
+from masklib.testing.laws._rules import overlap as overlap
 from masklib.testing.laws._rules import possible as possible
+from masklib.testing.laws._rules import ranked as ranked
 from masklib.testing.laws._rules import refuses_nan as refuses_nan
 from masklib.testing.laws._rules import refuses_the_impossible as refuses_the_impossible
 from masklib.testing.laws._rules import takes_items_whole as takes_items_whole

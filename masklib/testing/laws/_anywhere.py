@@ -150,7 +150,7 @@ def may_be_interrupted(f: Method, s: Any, m: Any) -> None:
         assert same(got, expected)
 
 
-_PLACES = 3  # of each case; over a hundred cases that is nearly every place of a method of up to 100 steps
+_PLACES = 6  # of each case; over a hundred cases that is nearly every place of a method of up to 200 steps
 _FOREIGN = (os.path.dirname(torch.__file__), os.path.dirname(os.__file__))  # what locks there is not the method's fault
 _PATIENCE = 5.0  # seconds until a call on small scores is taken to wait for a lock of its own
 

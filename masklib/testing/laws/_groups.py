@@ -35,19 +35,25 @@ def is_the_labels_form(groups: Any, number: Number, s: Any, m: Any, method: Meth
 def is_plain_data(groups: Any) -> None:
     """groups = copy(groups) = loads(dumps(groups)) = eval(repr(groups)), with equal hashes.
 
-    What evaluates the repr has the names of masklib, and the type of the value.
+    What evaluates the repr has the names of masklib, and the types of the value and of those it couples.
 
     >>> is_plain_data(rows())
     """
     twins = [copy.deepcopy(groups), pickle.loads(pickle.dumps(groups))]
     if "tensor(" not in repr(groups):
-        names = {type(groups).__name__: type(groups), **vars(ml), "inf": math.inf, "nan": math.nan}
-        twins.append(eval(repr(groups), names))
+        names = {kind.__name__: kind for kind in _types(groups)}
+        twins.append(eval(repr(groups), {**names, **vars(ml), "inf": math.inf, "nan": math.nan}))
     for twin in twins:
         assert type(twin) is type(groups)
         assert twin == groups
         assert (twin != groups) is False
         assert hash(twin) == hash(groups)
+
+
+def _types(groups: Any) -> list[type]:
+    """The type of a value, and of those that it couples."""
+    coupled = (value for members in getattr(groups, "members", ()) for _, value in members)
+    return [type(groups), *map(type, coupled)]
 
 
 def equals_what_folds_alike(groups: Any, other: Any, s: Any) -> None:
