@@ -10,6 +10,7 @@ from masklib import scores as scores
 from masklib._version import __version__ as __version__
 from masklib.algebra import complement as complement
 from masklib.algebra import count as count
+from masklib.algebra import dense as dense
 from masklib.algebra import difference as difference
 from masklib.algebra import intersection as intersection
 from masklib.algebra import overlap as overlap
@@ -40,4 +41,4 @@ from masklib.methods import ln_structured as ln_structured
 from masklib.methods import n_of_m as n_of_m
 from masklib.methods import random_structured as random_structured
 from masklib.methods import random_unstructured as random_unstructured
-from masklib.obs import sparsegpt as sparsegpt
+from masklib.reconstruct import sparsegpt as sparsegpt

@@ -44,8 +44,10 @@ def _number(argument: str, value: Any) -> Tensor:
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:
-    if value.dim() != 0:
-        raise ValueError(f"`{argument}` must be a number or a 0-d tensor, got a tensor of shape {tuple(value.shape)}.")
+    if value.is_nested or value.dim() != 0:
+        example = _EXAMPLE[argument]
+        shown = "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
+        raise ValueError(f"`{argument}` must be a number or a 0-d tensor, got {shown}. For example {example}.")
     if value.dtype not in RANKABLE - {torch.uint64}:
         raise TypeError(f"`{argument}` must be an integer or floating tensor, got {value.dtype}.")
     has_value(value, argument, _EXAMPLE[argument])

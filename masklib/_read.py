@@ -33,27 +33,43 @@ def tensors(value: Any, argument: str) -> Mapping[str, Tensor]:
     """Read a tensor or a mapping of strided tensors by name."""
     entries = named(value)
     for name, tensor in entries.items():
-        if not isinstance(name, str):
-            raise TypeError(f"`{argument}` must be keyed by names (str), got the key {name!r}.")
-        _refuse_other(tensor, name, argument)
+        is_name(name, argument)
+        is_dense(tensor, name, argument)
     if len(entries) > 1:
         _refuse_some_meta(entries, argument)
     return entries
 
 
-def _refuse_other(tensor: Any, name: str, argument: str) -> None:
+def is_name(name: Any, argument: str) -> None:
+    """Refuse keys that are not names."""
+    if not isinstance(name, str):
+        raise TypeError(f"`{argument}` must be keyed by names (str), got the key {name!r}.")
+    if not name.isascii() and name.encode(errors="replace").decode() != name:
+        raise ValueError(f"`{argument}` must be keyed by text, got {name!r}, which has half of a character alone.")
+
+
+def is_dense(tensor: Any, name: str, argument: str) -> None:
     """Refuse what is no dense tensor with one value for each entry."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"{place(name, argument)} must be a torch.Tensor (or `{argument}` a mapping of them by name), "
             f"got {type(tensor).__name__}. For a module, pass dict(module.named_parameters())."
         )
+    if tensor.is_nested:
+        raise TypeError(f"{place(name, argument)} must be a dense tensor, got a nested one. Pass its parts by name.")
     if tensor.layout != torch.strided:
         raise TypeError(
             f"{place(name, argument)} must be a dense tensor, got layout {tensor.layout}. Pass .to_dense()."
         )
-    if tensor.is_nested:
-        raise TypeError(f"{place(name, argument)} must be a dense tensor, got a nested one. Pass its parts by name.")
+    if tensor.is_quantized:
+        raise TypeError(
+            f"{place(name, argument)} must be a dense tensor, got a quantized one, {tensor.dtype}. Pass .dequantize()."
+        )
+    if type(tensor).__name__ == "MaskedTensor":
+        raise TypeError(
+            f"{place(name, argument)} must be a dense tensor, got a MaskedTensor. Pass .get_data() here, and "
+            ".get_mask() where a mask is taken."
+        )
 
 
 def _refuse_some_meta(entries: Mapping[str, Tensor], argument: str) -> None:
@@ -91,6 +107,11 @@ def _form(value: Any) -> str:
 
 def same_names(value: Mapping[str, Any], names: Mapping[str, Any], argument: str, reference: str = "scores") -> None:
     """Refuse a mapping that lacks a name of the reference or holds another one."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"`{argument}` must be a mapping with the names of `{reference}`, got {type(value).__name__}. "
+            f"For example {{name: {argument}[name] for name in {reference}}}."
+        )
     missing = [n for n in names if n not in value]
     unknown = [n for n in value if n not in names]
     if missing or unknown:
@@ -138,11 +159,7 @@ def is_mask(mask: Tensor, tensor: Tensor, where: str, reference: str) -> None:
     """Refuse a mask that is not bool or not on the tensor's device."""
     if mask.dtype != torch.bool:
         raise TypeError(f"{where} must be bool (True = kept), got {mask.dtype}. Pass mask != 0.")
-    if mask.device != tensor.device:
-        raise ValueError(
-            f"{where} must be on the device of {reference}, {tensor.device}, got {mask.device}. "
-            f"Pass mask.to({str(tensor.device)!r})."
-        )
+    same_device(mask, tensor, where, reference, "mask")
 
 
 def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> None:
@@ -150,6 +167,15 @@ def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> Non
     if value.shape != tensor.shape:
         raise ValueError(
             f"{where} must have the shape of {reference}, {tuple(tensor.shape)}, got {tuple(value.shape)}."
+        )
+
+
+def same_device(value: Tensor, tensor: Tensor, where: str, reference: str, what: str = "it") -> None:
+    """Refuse a tensor that is not where the reference is."""
+    if value.device != tensor.device:
+        raise ValueError(
+            f"{where} must be on the device of {reference}, {tensor.device}, got {value.device}. "
+            f"Pass {what}.to({str(tensor.device)!r})."
         )
 
 
@@ -228,10 +254,9 @@ def share(value: Any, argument: str) -> float:
 def key(value: Any) -> Tensor:
     """Read a 64-bit key as a 0-d int64 tensor; ints of [2**63, 2**64) are taken modulo 2**64."""
     if isinstance(value, Tensor):
-        if value.dim() != 0 or value.dtype not in INTEGER:
-            raise TypeError(
-                f"`key` must be an int or a 0-d int64 tensor, got {value.dtype} of shape {tuple(value.shape)}."
-            )
+        if value.is_nested or value.dim() != 0 or value.dtype not in INTEGER:
+            shown = "a nested one" if value.is_nested else f"{value.dtype} of shape {tuple(value.shape)}"
+            raise TypeError(f"`key` must be an int or a 0-d int64 tensor, got {shown}. For example key=0.")
         has_value(value, "key", "key=0")
         return value.detach().to(torch.int64)
     number = integer(value, "key", "key=0")

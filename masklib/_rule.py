@@ -216,8 +216,8 @@ def _floors(least: Any, sets: Sequence[Set], groups: Any) -> list[int]:
 
 def _floor(value: Any, argument: str) -> int:
     count = _read.integer(value, argument, "least=1")
-    if count < 0:
-        raise ValueError(f"`{argument}` must be at least 0 (items of a tensor that stay), got {count}. For example 1.")
+    if not 0 <= count < 2**63:
+        raise ValueError(f"`{argument}` must be at least 0, and no more than a tensor has, got {count}. For example 1.")
     return count
 
 

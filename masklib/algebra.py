@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import Tensors, TensorsT, each
 
 
@@ -88,8 +88,29 @@ def complement(mask: TensorsT, within: TensorsT | None = None) -> TensorsT:
     """
     if within is not None:
         return _combine(lambda x, y: y & ~x, mask, within, "mask", "within")
-    _check.masks(mask, mask, "mask")
-    return each(torch.logical_not, mask)
+    return each(torch.logical_not, _checked(mask, "mask"))
+
+
+def dense(params: TensorsT) -> TensorsT:
+    """Keep everything.
+
+        dense(p) = fold((), p) = complement(complement(dense(p)))
+
+    Args:
+        params: tensors of any shape and dtype, a tensor or a mapping by name; only names, shapes and devices are
+            looked at.
+
+    Returns:
+        A mask that is all True, of the same shapes and names.
+
+    Raises:
+        TypeError: if `params` is not a tensor or a mapping of tensors.
+
+    >>> dense({"w": torch.zeros(2)})
+    {'w': tensor([True, True])}
+    """
+    _read.tensors(params, "params")
+    return each(lambda p: torch.ones_like(p, dtype=torch.bool, memory_format=torch.contiguous_format), params)
 
 
 def count(mask: Tensors, *, per_name: bool = False) -> Any:
@@ -108,7 +129,7 @@ def count(mask: Tensors, *, per_name: bool = False) -> Any:
     >>> count(torch.tensor([True, False, True]))
     tensor(2)
     """
-    return _measure(lambda kept: kept, per_name, {"mask": mask}, _kept)
+    return _measure(lambda kept: kept, per_name, {"mask": mask}, torch.count_nonzero)
 
 
 def sparsity(mask: Tensors, *, per_name: bool = False) -> Any:
@@ -127,7 +148,7 @@ def sparsity(mask: Tensors, *, per_name: bool = False) -> Any:
     >>> sparsity(torch.tensor([True, False, False, False]))
     tensor(0.7500, dtype=torch.float64)
     """
-    return _measure(lambda dead, size: dead.double() / size.clamp(min=1), per_name, {"mask": mask}, _dead, _size)
+    return _measure(_dead_share, per_name, {"mask": mask}, torch.count_nonzero, Tensor.numel)
 
 
 def overlap(a: Tensors, b: Tensors, *, per_name: bool = False) -> Any:
@@ -149,8 +170,8 @@ def overlap(a: Tensors, b: Tensors, *, per_name: bool = False) -> Any:
 
     Reference: Jaccard, "The distribution of the flora in the alpine zone", 1912.
     """
-    _check.masks(b, _checked(a, "a"), "b", "a")
-    return _measure(_jaccard, per_name, {"a": a, "b": b}, _both, _either)
+    _read.masks(b, _checked(a, "a"), "b", "a")
+    return _measure(_jaccard, per_name, {"a": a, "b": b}, _both, lambda a, b: torch.count_nonzero(a), _second)
 
 
 def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -> dict[str, Tensor]:
@@ -169,21 +190,16 @@ def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -
     >>> list(select({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, lambda name, p: p.dim() > 1))
     ['weight']
     """
-    _check.mapping(params, "params")
-    _check.function(where, "where", "where=lambda name, p: p.dim() > 1")
+    _read.mapping(params, "params")
+    _read.function(where, "where", "where=lambda name, p: p.dim() > 1")
     return {name: p for name, p in params.items() if where(name, p)}
 
 
 # ---- how ------------------------------------------------------------------------------------------------------------
 
 
-def _checked(mask: Any, argument: str) -> Any:
-    _check.masks(mask, mask, argument, argument)
-    return mask
-
-
 def _combine(function: Callable[..., Tensor], a: Any, b: Any, first: str = "a", second: str = "b") -> Any:
-    _check.masks(b, _checked(a, first), second, first)
+    _read.masks(b, _checked(a, first), second, first)
     return each(function, a, b)
 
 
@@ -198,32 +214,44 @@ def _measure(ratio: Callable[..., Tensor], per_name: bool, masks: Mapping[str, A
     return ratio(*(_total(part) for part in parts))
 
 
-def _total(part: Any) -> Tensor:
+def _total(part: Any) -> Any:
+    """The sum over a mapping, on the first one's device."""
     if not isinstance(part, Mapping):
         return part
     values = list(part.values())
-    return torch.stack([v.to(values[0].device) for v in values]).sum() if values else torch.tensor(0, device="cpu")
+    if not values:
+        return torch.tensor(0, device="cpu")
+    if isinstance(values[0], int):
+        return sum(values)
+    return torch.stack([v.to(values[0].device) for v in values]).sum()
 
 
-def _kept(mask: Tensor) -> Tensor:
-    return mask.sum()
-
-
-def _dead(mask: Tensor) -> Tensor:
-    return (~mask).sum()
-
-
-def _size(mask: Tensor) -> Tensor:
-    return torch.tensor(mask.numel(), device=mask.device)
+def _dead_share(kept: Tensor, size: Any) -> Tensor:
+    return (size - kept).double() / max(int(size), 1)
 
 
 def _both(a: Tensor, b: Tensor) -> Tensor:
-    return (a & b).sum()
+    return torch.count_nonzero(a & b)
 
 
-def _either(a: Tensor, b: Tensor) -> Tensor:
-    return (a | b).sum()
+def _second(a: Tensor, b: Tensor) -> Tensor:
+    return torch.count_nonzero(b)
 
 
-def _jaccard(both: Tensor, either: Tensor) -> Tensor:
+def _jaccard(both: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    either = first + second - both
     return torch.where(either == 0, 1.0, both.double() / either.clamp(min=1))
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _checked(mask: Any, argument: str) -> Any:
+    """Refuse what is not a mask, or a mapping of masks."""
+    if not isinstance(mask, (Tensor, Mapping)):
+        raise TypeError(
+            f"`{argument}` must be a bool tensor, or a mapping of them by name, got {type(mask).__name__}. "
+            "For a module pruned by masklib.adapters.prune, pass prune.masks(module)."
+        )
+    _read.masks(mask, mask, argument, argument)
+    return mask

@@ -5,19 +5,23 @@
     masks = layerwise(l1_unstructured)(weights, keep=budgets.kept(weights, sparsities))      # the total to the element
 
 Only names and shapes are looked at. The sparsities of a budget, weighted by size, add up to what was asked for; what
-cannot be met is refused, never clamped.
+cannot be met is refused, never clamped. `proportional` makes a budget of densities of your own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
+from masklib.groups import elements
+from masklib.groups._plan import folded
 
+_ELEMENTS = elements()
 Params = Mapping[str, Tensor]
 Fixed = Mapping[str, float] | Callable[[str, Tensor], float | None]
 
@@ -36,13 +40,41 @@ def uniform(params: Params, sparsity: float, *, fixed: Fixed | None = None, leas
         Sparsities by name.
 
     Raises:
-        TypeError: if an argument is not what it should be.
-        ValueError: if the sparsity cannot be met, or a name in `fixed` fits no tensor.
+        TypeError: if `params` is not a mapping, a sparsity not a number, or `least` not an int.
+        ValueError: if a sparsity is not in [0, 1], the whole cannot be met, or a name in `fixed` fits no tensor.
 
     >>> budgets.uniform({"a": torch.zeros(6), "b": torch.zeros(2)}, 0.75, fixed={"b": 0.0})
     {'a': 1.0, 'b': 0.0}
     """
-    return _shared_out(params, sparsity, lambda shape: 1.0, fixed, least)
+    return _by_shape(params, sparsity, lambda shape: 1.0, fixed, least)
+
+
+def proportional(
+    params: Params, sparsity: float, densities: Mapping[str, float], *, fixed: Fixed | None = None, least: int = 0
+) -> dict[str, float]:
+    """Share out by densities of your own: budgets such as OWL's.
+
+        density(l) = min(max(e * densities[l], least / size(l)), 1)
+
+    with `e` such that the total is met.
+
+    Args:
+        params, sparsity, fixed, least: as for `uniform`.
+        densities: numbers that are not negative, with exactly these names; only their ratios matter.
+
+    Returns:
+        Sparsities by name.
+
+    Raises:
+        TypeError: as for `uniform`, or if a density is not a number.
+        ValueError: as for `uniform`, or if names disagree, or a density is negative or not finite.
+
+    >>> weights = {"a": torch.zeros(8), "b": torch.zeros(8)}
+    >>> budgets.proportional(weights, 0.5, {"a": 3.0, "b": 1.0})
+    {'a': 0.25, 'b': 0.75}
+    """
+    _read.same_names(densities, _read.mapping(params, "params"), "densities", "params")
+    return _shared_out(params, sparsity, {n: _density(densities[n], n) for n in params}, fixed, least)
 
 
 def er(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: int = 0) -> dict[str, float]:
@@ -67,7 +99,7 @@ def er(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: in
 
     Reference: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity", 2018.
     """
-    return _shared_out(params, sparsity, lambda shape: _ratio(shape[:2]), fixed, least)
+    return _by_shape(params, sparsity, lambda shape: _ratio(shape[:2]), fixed, least)
 
 
 def erk(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: int = 0) -> dict[str, float]:
@@ -92,31 +124,37 @@ def erk(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: i
 
     Reference: Evci et al., "Rigging the Lottery", 2020, section 3 (sparsity distribution).
     """
-    return _shared_out(params, sparsity, _ratio, fixed, least)
+    return _by_shape(params, sparsity, _ratio, fixed, least)
 
 
-def kept(params: Params, sparsities: Mapping[str, float]) -> dict[str, int]:
-    """Turn sparsities into whole numbers whose sum is exact: how many elements each tensor keeps.
+def kept(params: Params, sparsities: Mapping[str, float], *, groups: Any = _ELEMENTS) -> dict[str, int]:
+    """Turn sparsities into whole numbers whose sum is exact: how many items each tensor keeps.
 
-    The total is what `round` makes of the sparsities; it is shared out by largest remainder, ties by name.
+        total = sum of items - round(sum of sparsity * items)
+
+    shared out by largest remainder, ties by name.
 
     Args:
         params: tensors by name.
         sparsities: in [0, 1], with exactly these names.
+        groups: what the items are, as for `compute_mask`; of one pool a tensor.
 
     Returns:
         Counts by name, for `layerwise(method)(..., keep=counts)`.
 
     Raises:
-        TypeError: if a sparsity is not a number.
-        ValueError: if names disagree, or a sparsity is not in [0, 1].
+        TypeError: if a sparsity is not a number, or the groups do not fold single tensors.
+        ValueError: if names disagree, a sparsity is not in [0, 1], a tensor does not fit the groups, or has several
+            pools.
 
     >>> budgets.kept({"a": torch.zeros(3), "b": torch.zeros(3), "c": torch.zeros(3)}, {"a": 0.5, "b": 0.5, "c": 0.5})
     {'a': 2, 'b': 2, 'c': 1}
+    >>> budgets.kept({"a": torch.zeros(3, 4), "b": torch.zeros(5, 4)}, {"a": 0.5, "b": 0.5}, groups=channels(0))
+    {'a': 2, 'b': 2}
     """
-    sizes = _sizes(params)
-    _check.same_names(sparsities, sizes, "sparsities", "params")
-    dead = {n: _check.share(sparsities[n], f"sparsities[{n!r}]") * sizes[n] for n in sizes}
+    sizes = {n: _items(groups, n, t) for n, t in _read.mapping(params, "params").items()}
+    _read.same_names(sparsities, sizes, "sparsities", "params")
+    dead = {n: _read.share(sparsities[n], f"sparsities[{n!r}]") * sizes[n] for n in sizes}
     alive = {n: sizes[n] - dead[n] for n in sizes}
     counts = {n: math.floor(alive[n]) for n in sizes}
     missing = sum(sizes.values()) - round(math.fsum(dead.values())) - sum(counts.values())
@@ -128,17 +166,30 @@ def kept(params: Params, sparsities: Mapping[str, float]) -> dict[str, int]:
 # ---- sharing out ----------------------------------------------------------------------------------------------------
 
 
-def _shared_out(
+def _by_shape(
     params: Params, sparsity: float, raw: Callable[[tuple[int, ...]], float], fixed: Fixed | None, least: int
 ) -> dict[str, float]:
+    """`proportional` to a function of the shape; tensors without elements have none."""
+    tensors = _read.mapping(params, "params")
+    ratios = {n: raw(tuple(t.shape)) if t.numel() else 1.0 for n, t in tensors.items()}
+    return _shared_out(params, sparsity, ratios, fixed, least)
+
+
+def _shared_out(
+    params: Params, sparsity: float, raw: Mapping[str, float], fixed: Fixed | None, least: int
+) -> dict[str, float]:
     """Sparsities whose densities are proportional to `raw`, within what each tensor can keep."""
-    sizes, total = _sizes(params), _check.share(sparsity, "sparsity")
+    sizes, total = {n: t.numel() for n, t in params.items()}, _read.share(sparsity, "sparsity")
     given = _given(params, fixed)
     free = [n for n in sizes if n not in given and sizes[n]]
     alive = (1 - total) * sum(sizes.values()) - sum((1 - s) * sizes[n] for n, s in given.items())
-    low = {n: _check.least(least, sizes[n], n) / sizes[n] for n in free}
-    _check.reachable(total, alive, sum(low[n] * sizes[n] for n in free), sum(sizes[n] for n in free), sizes, given)
-    densities = _densities({n: raw(tuple(params[n].shape)) for n in free}, sizes, low, alive)
+    low = {n: _least(least, sizes[n], n) / sizes[n] for n in free}
+    fewest = sum(low[n] * sizes[n] for n in free)
+    most = sum(sizes[n] if raw[n] else low[n] * sizes[n] for n in free)
+    _reachable(total, alive, fewest, most, sizes, given)
+    bare = {n: low[n] for n in free if not raw[n]}  # in no proportion: these keep the least
+    left = alive - sum(density * sizes[n] for n, density in bare.items())
+    densities = bare | _densities({n: raw[n] for n in free if raw[n]}, sizes, low, left)
     return {n: given[n] if n in given else 1 - densities.get(n, 0.0) for n in sizes}
 
 
@@ -166,17 +217,77 @@ def _ratio(shape: tuple[int, ...]) -> float:
     return sum(shape) / math.prod(shape) if len(shape) > 1 else 1.0
 
 
-def _sizes(params: Params) -> dict[str, int]:
-    return {n: t.numel() for n, t in _check.mapping(params, "params").items()}
-
-
 def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
-    """The sparsities that are given, by name."""
+    """The sparsities that are given, by name: what is a name is no pattern, and comes before those that fit it."""
     if fixed is None:
         return {}
     if callable(fixed):
         values = {n: fixed(n, t) for n, t in params.items()}
-        return {n: _check.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
-    _check.patterns_fit(fixed, params, fnmatchcase)
-    first = {n: [p for p in fixed if fnmatchcase(n, p)][:1] for n in params}
-    return {n: _check.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}
+        return {n: _read.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
+    _patterns_fit(fixed, params)
+    patterns = [p for p in fixed if p not in params]
+    first = {n: [n] if n in fixed else [p for p in patterns if fnmatchcase(n, p)][:1] for n in params}
+    return {n: _read.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _items(groups: Any, name: str, tensor: Tensor) -> int:
+    """How many items a tensor has, refusing groups whose `keep` counts in several pools."""
+    if not callable(getattr(groups, "fold", None)) or isinstance(groups, type):
+        raise TypeError(
+            f"`groups` must fold single tensors by `fold(shape)`, as elements() or channels(0) do, got {groups!r}."
+        )
+    folding = folded(groups, name, tensor.shape, "params")
+    if folding.pools not in (None, 1):
+        raise ValueError(
+            f"`groups` must have one pool a tensor, got {groups!r}, of which {name!r} has {folding.pools}: "
+            "`keep` counts in each. Pass the sparsities themselves as sparsity=."
+        )
+    return folding.items
+
+
+def _density(value: Any, name: str) -> float:
+    """Read a number that is not negative."""
+    where = f"densities[{name!r}]"
+    given = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+    number = _read.real(given, where, "a number that is not negative", "{'fc1.weight': 0.5}")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"`{where}` must be finite and not negative, got {value!r}. For example 0.5.")
+    return number
+
+
+def _least(value: Any, size: int, name: str) -> int:
+    """Read how many elements a tensor keeps at least."""
+    count = _read.integer(value, "least", "least=1")
+    if not 0 <= count <= size:
+        raise ValueError(f"`least` must be between 0 and the size {size} of {name!r}, got {count}. Fix that tensor.")
+    return count
+
+
+def _reachable(
+    sparsity: float, alive: float, fewest: float, most: float, sizes: Mapping[str, int], given: Mapping[str, float]
+) -> None:
+    """Refuse a sparsity that the tensors which are not fixed cannot make up for."""
+    slack = 1e-9 * sum(sizes.values())
+    if fewest - slack <= alive <= most + slack:
+        return
+    everything = max(sum(sizes.values()), 1)
+    low, high = (sparsity + (alive - bound) / everything for bound in (most, fewest))
+    raise ValueError(
+        f"`sparsity` must be between {low:.6g} and {high:.6g} with these `fixed` and `least`, got {sparsity}. "
+        f"Fixed are: {dict(given)}."
+    )
+
+
+def _patterns_fit(patterns: Any, names: Iterable[str]) -> None:
+    """Refuse a pattern that fits no name."""
+    if not isinstance(patterns, Mapping):
+        raise TypeError(f"`fixed` must be a mapping or a function, got {patterns!r}. For example {{'*.bias': 0.0}}.")
+    for pattern in patterns:
+        _read.is_name(pattern, "fixed")
+    known = list(names)
+    idle = [p for p in patterns if p not in known and not any(fnmatchcase(n, p) for n in known)]
+    if idle:
+        raise ValueError(f"`fixed` has names that fit no tensor: {idle}. The tensors: {known}.")

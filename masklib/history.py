@@ -150,7 +150,7 @@ def _one(method: Callable[..., Any], name: str, scores: Any, alive: Any, params:
 def _steps(value: Any) -> tuple[Step, ...]:
     """Read a history: an iterable of callables."""
     example = "[partial(l1_unstructured, amount=0.2)]"
-    if callable(value) or not isinstance(value, Iterable):
+    if callable(value) or isinstance(value, Tensor) or not isinstance(value, Iterable):
         raise TypeError(f"`history` must be a sequence of steps, got {value!r}. For example {example}.")
     history = tuple(value)
     for index, step in enumerate(history):

@@ -109,8 +109,8 @@ def custom_from_mask(scores: TensorsT, default_mask: TensorsT | None = None, *, 
     >>> custom_from_mask(torch.randn(3), mask=torch.tensor([True, False, True]))
     tensor([ True, False,  True])
     """
-    allowed = _read.masks(mask, scores, "mask")
     start = identity(scores, default_mask)
+    allowed = _read.masks(mask, scores, "mask")
     return each(torch.logical_and, start, like(scores, allowed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from inspect import signature
 
@@ -85,3 +86,60 @@ def test_the_algebra_maps_over_batches():
     assert torch.equal(torch.vmap(overlap)(a, b), torch.stack([overlap(m, n) for m, n in zip(a, b)]))
     got = torch.vmap(lambda a, b: ml.count({"x": a, "y": b}))(a, b)
     assert torch.equal(got, a.sum(1) + b.sum(1))
+
+
+@given(families(1))
+def test_dense_keeps_everything(family):
+    (mask,) = family
+    all_of_it = ml.dense(mask)
+    laws_hold = [ml.fold((), mask), complement(complement(all_of_it)), union(mask, complement(mask)), ml.identity(mask)]
+    assert all(str(each) == str(all_of_it) for each in laws_hold)
+    assert sparsity(all_of_it) == 0
+    assert count(all_of_it) == sum(m.numel() for m in named(mask).values())
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.complex64, torch.int8, torch.float8_e4m3fn, torch.bfloat16], ids=str
+)
+def test_dense_of_every_dtype(dtype):
+    p = torch.zeros(2, 3, dtype=dtype).t()
+    got = ml.dense({"w": p})["w"]
+    assert (got.dtype, got.tolist(), got.is_contiguous()) == (torch.bool, [[True] * 2] * 3, True)
+    assert torch.vmap(ml.dense)(p).all()
+    assert ml.dense(torch.empty(2, device="meta")).is_meta
+
+
+@pytest.mark.parametrize("measure", [count, sparsity, complement])
+def test_a_module_is_no_mask(measure):
+    with pytest.raises(TypeError, match=r"a bool tensor, or a mapping of them by name, got Linear\. .*prune\.masks"):
+        measure(torch.nn.Linear(2, 2))
+
+
+def test_measures_compile():
+    a, b = (torch.rand(2, 30, generator=torch.Generator().manual_seed(0)) < 0.5).unbind()
+
+    def measures(a, b):
+        both = {"x": a, "y": b}
+        return count(both), sparsity(both), overlap(both, {"x": b, "y": a}), ml.dense(a)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(measures, fullgraph=True, backend="aot_eager")
+    assert all(torch.equal(x, y) for x, y in zip(compiled(a, b), measures(a, b)))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="peaks of memory are read from /proc")
+@pytest.mark.parametrize("measure", [count, sparsity, lambda m: overlap(m, m)], ids=["count", "sparsity", "overlap"])
+def test_measures_take_a_byte_a_weight(measure):
+    size = 2**25
+    mask = torch.rand(size) < 0.5
+    measure(mask[:10])
+    before = memory("RssAnon")
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    measure(mask)
+    assert memory("VmHWM") - before < memory("RssFile") + memory("RssShmem") + 2 * size
+
+
+def memory(what):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(what))

@@ -128,6 +128,72 @@ def test_kept_is_exact_in_all_and_to_one_element_in_each(shapes, data):
     assert all(0 <= counts[n] <= t.numel() for n, t in params.items())
 
 
+@over_budgets
+def test_the_budgets_are_proportional_to_their_densities(budget):
+    raw = {"uniform": lambda t: 1.0, "er": lambda t: ratio(t.shape[:2]), "erk": lambda t: ratio(t.shape)}[
+        budget.__name__
+    ]
+    densities = {n: 3 * raw(t) for n, t in LENET_5.items()}
+    for sparsity, fixed, least in ((0.9, None, 0), (0.5, {"00": 0.0}, 0), (0.99, None, 50)):
+        expected = budget(LENET_5, sparsity, fixed=fixed, least=least)
+        assert budgets.proportional(LENET_5, sparsity, densities, fixed=fixed, least=least) == pytest.approx(expected)
+
+
+@given(SHAPES, st.data(), st.floats(0, 1))
+def test_any_densities_add_up_in_their_proportion(shapes, data, sparsity):
+    params = shaped(*shapes)
+    densities = {n: data.draw(st.floats(0.01, 100)) for n in params}
+    got = budgets.proportional(params, sparsity, densities)
+    elements = sum(t.numel() for t in params.values())
+    assert total(params, got) == pytest.approx(sparsity * elements, abs=1e-9 * elements)
+    factors = [(1 - got[n]) / densities[n] for n in params if got[n] > 1e-9]
+    assert factors == pytest.approx([max(factors, default=0)] * len(factors), rel=1e-6, abs=1e-9)
+    full = [1 / densities[n] for n in params if got[n] <= 1e-9]
+    assert all(f <= max(factors, default=math.inf) + 1e-6 * f + 1e-9 for f in full) or not factors
+
+
+def test_a_density_of_zero_keeps_the_least():
+    got = budgets.proportional(
+        LENET_5, 0.8, {"00": 0.0, "01": 1.0, "02": 1.0, "03": torch.tensor(1.0), "04": 2}, least=3
+    )
+    assert got["00"] == 1 - 3 / 150
+    assert total(LENET_5, got) == pytest.approx(0.8 * 44_190)
+    assert budgets.proportional(LENET_5, 1.0, dict.fromkeys(LENET_5, 0.0)) == dict.fromkeys(LENET_5, 1.0)
+
+
+def test_outlier_weighed_layers():
+    """OWL (Yin et al. 2024) is its densities, and the total exact; of equal layers they are met as they are."""
+    shares = {"00": 0.02, "01": 0.05, "02": 0.11}
+    params, low, high = shaped((8, 8), (8, 8), (8, 8)), 0.02, 0.11
+    ratios = {n: 0.16 * (r - low) / (high - low) for n, r in shares.items()}
+    densities = {n: r - sum(ratios.values()) / 3 + 0.3 for n, r in ratios.items()}
+    got = budgets.proportional(params, 0.7, densities)
+    assert {n: 1 - s for n, s in got.items()} == pytest.approx(densities)
+
+
+@given(SHAPES, st.data())
+def test_kept_counts_items(shapes, data):
+    params = shaped(*shapes)
+    sparsities = {n: data.draw(st.floats(0, 1)) for n in params}
+    counts = budgets.kept(params, sparsities, groups=ml.channels(0))
+    items = {n: t.shape[0] for n, t in params.items()}
+    assert sum(counts.values()) == sum(items.values()) - round(math.fsum(sparsities[n] * items[n] for n in params))
+    assert all(abs(counts[n] - (1 - sparsities[n]) * items[n]) <= 1 for n in params)
+
+
+def test_kept_items_prune_what_they_say():
+    weights = {n: torch.randn(t.shape) for n, t in LENET_5.items()}
+    counts = budgets.kept(weights, budgets.uniform(weights, 0.5), groups=ml.channels(0))
+    masks = ml.layerwise(ml.ln_structured)(weights, n=2, dim=0, keep=counts)
+    assert {n: int(m.flatten(1).any(1).sum()) for n, m in masks.items()} == counts
+    assert sum(counts.values()) == sum(t.shape[0] for t in weights.values()) // 2
+    tiles = {"02": weights["02"], "03": weights["03"]}
+    assert budgets.kept(tiles, {"02": 0.5, "03": 0.25}, groups=ml.blocks((4, 8))) == {"02": 480, "03": 236}
+    assert budgets.kept(tiles, {"02": 0.5, "03": 0.25}, groups=ml.elements()) == budgets.kept(
+        tiles, {"02": 0.5, "03": 0.25}
+    )
+
+
 def test_they_prune_what_they_say():
     weights = {n: torch.randn(t.shape) for n, t in LENET_5.items()}
     sparsities = budgets.erk(weights, 0.9)
@@ -153,6 +219,13 @@ def test_the_first_pattern_that_fits_counts():
     assert got["02"] == 0
 
 
+def test_a_name_is_itself_before_it_is_a_pattern():
+    params = {"w[0]": torch.empty(4), "w0": torch.empty(4), "w[1]": torch.empty(4)}
+    assert budgets.uniform(params, 0.5, fixed={"w[0]": 0.0}) == {"w[0]": 0.0, "w0": 0.75, "w[1]": 0.75}
+    assert budgets.uniform(params, 0.5, fixed={"*": 0.5, "w[1]": 1.0, "w[0]": 0.0})["w[0]"] == 0
+    assert budgets.uniform(params, 0.5, fixed={"w[01]": 0.0})["w0"] == 0
+
+
 def test_every_layer_keeps_the_least():
     got = budgets.kept(LENET_5, budgets.erk(LENET_5, 0.99, least=50))
     assert sum(got.values()) == 442
@@ -172,6 +245,34 @@ def test_every_layer_keeps_the_least():
         (ValueError, "`least` must be between 0 and the size 150", lambda: budgets.uniform(LENET_5, 0.9, least=151)),
         (ValueError, "`sparsity` must be between", lambda: budgets.uniform(LENET_5, 0.999, least=100)),
         (ValueError, "exactly the names", lambda: budgets.kept(LENET_5, {"00": 0.5})),
+        (ValueError, "`densities` must have exactly", lambda: budgets.proportional(LENET_5, 0.5, {"00": 0.5})),
+        (
+            ValueError,
+            "`densities\\['01'\\]` must be finite and not negative, got -1",
+            lambda: budgets.proportional(LENET_5, 0.5, {**dict.fromkeys(LENET_5, 1.0), "01": -1}),
+        ),
+        (
+            TypeError,
+            "`densities\\['01'\\]` must be a number",
+            lambda: budgets.proportional(LENET_5, 0.5, {**dict.fromkeys(LENET_5, 1.0), "01": "big"}),
+        ),
+        (
+            ValueError,
+            "`sparsity` must be between 1 and 1 ",
+            lambda: budgets.proportional(LENET_5, 0.5, dict.fromkeys(LENET_5, 0.0)),
+        ),
+        (TypeError, "`params` must be a mapping", lambda: budgets.proportional(torch.ones(2), 0.5, {})),
+        (
+            ValueError,
+            "`groups` must have one pool a tensor, got rows\\(\\), of which '00' has 6",
+            lambda: budgets.kept(LENET_5, budgets.uniform(LENET_5, 0.5), groups=ml.rows()),
+        ),
+        (TypeError, "`groups` must fold", lambda: budgets.kept(LENET_5, budgets.uniform(LENET_5, 0.5), groups=ml.rows)),
+        (
+            ValueError,
+            "`params` of '01' does not fit blocks",
+            lambda: budgets.kept(LENET_300_100, budgets.uniform(LENET_300_100, 0.5), groups=ml.blocks((3, 4))),
+        ),
     ],
 )
 def test_what_cannot_be_met_is_refused(error, message, call):

@@ -17,7 +17,7 @@ import masklib.adapters
 import masklib.adapters.prune
 import masklib.testing
 
-CORE = [masklib, masklib.groups, masklib.scores, masklib.selection]
+CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, masklib.adapters]
 MODULES = [
     f"{package.__name__}.{info.name}"
@@ -56,6 +56,6 @@ def test_the_surface_is_the_designs():
     methods = "compute_mask identity l1_unstructured random_unstructured ln_structured random_structured n_of_m"
     groups = "elements rows channels heads blocks windows coupled labels Folding"
     others = "custom_from_mask fold scan chain layerwise select"
-    algebra = "intersection union difference complement overlap sparsity count apply dense_grad regrow sparsegpt"
+    algebra = "intersection union difference complement overlap sparsity count dense apply dense_grad regrow sparsegpt"
     names = {n.split(".")[1] for n in PUBLIC if n.count(".") == 1}
     assert names == set(f"{methods} {groups} {others} {algebra}".split())

@@ -230,7 +230,11 @@ BAD = [
         lambda: ml.compute_mask(S, amount=1, groups=ml.labels(torch.zeros(2, 3).long()), least=1),
     ),
     (TypeError, "`least` must be an int, got 0.5", lambda: ml.compute_mask(S, amount=1, least=0.5)),
-    (ValueError, "`least` must be at least 0", lambda: ml.compute_mask(S, amount=1, least=-1)),
+    (
+        ValueError,
+        "`least` must be at least 0, and no more than a tensor has, got -1",
+        lambda: ml.compute_mask(S, amount=1, least=-1),
+    ),
     (
         TypeError,
         "`least['a']` must be an int, got True",
@@ -336,6 +340,10 @@ BAD = [
     (ValueError, "`b` must have the shape of `a`", lambda: ml.union(S > 1, S[0] > 1)),
     (TypeError, "`mask` must be bool", lambda: ml.complement(S)),
     (TypeError, "`mask` must be bool", lambda: ml.count(S)),
+    (TypeError, "got Linear. For a module pruned by", lambda: ml.sparsity(torch.nn.Linear(1, 1))),
+    (TypeError, "`b` must be a torch.Tensor|`b` must be of the form", lambda: ml.overlap(S > 1, None)),
+    (TypeError, "`params` must be a torch.Tensor", lambda: ml.dense(None)),
+    (TypeError, "`params` of 'w' must be a torch.Tensor", lambda: ml.dense({"w": 1})),
     (ValueError, "`b` must have exactly the names of `a`", lambda: ml.overlap({"a": S > 1}, {"b": S > 1})),
 ]
 

@@ -180,9 +180,9 @@ CRITERIA = {
     "taylor": (lambda p: ml.scores.taylor(p, slopes(p)), {}),
     "fisher": (lambda p: ml.scores.fisher(p, ml.scores.add_squared_grads(None, slopes(p))), {}),
     "movement": (lambda p: ml.scores.movement(ml.scores.add_movement(None, p, slopes(p))), {}),
-    "wanda": (lambda p: ml.scores.wanda(p, ml.scores.add_inputs(None, columns(p))), {"shapes": shapes(2, 2)}),
-    "grasp": (partial(ml.scores.grasp, squares), {}),
-    "synflow": (lambda p: ml.scores.synflow(linear, p, torch.ones(2)), {}),
+    "wanda": (lambda p: ml.scores.wanda(p, ml.scores.add_input_norms(None, columns(p))), {"shapes": shapes(2, 2)}),
+    "grasp": (lambda p: ml.scores.grasp(p, squares), {}),
+    "synflow": (lambda p: ml.scores.synflow(p, linear, torch.ones(2)), {}),
 }
 
 

@@ -112,12 +112,120 @@ def test_vmap_over_steps():
     torch.testing.assert_close(got, torch.tensor([ALL["cubic"](int(t)) for t in steps], dtype=torch.float64))
 
 
+# ---- updates --------------------------------------------------------------------------------------------------------
+
+
 @given(st.integers(1, 9), st.integers(-5, 5), st.integers(1, 40), st.integers(-10, 60))
-def test_a_window_is_a_range(every, start, length, step):
-    due = schedules.window(every=every, start=start, stop=start + length)
-    assert due(step) == (step in range(start, start + length, every))
-    assert bool(due(torch.tensor(step))) == due(step)
-    assert schedules.window(every=every, start=start)(step) == (step >= start and (step - start) % every == 0)
+def test_updates_are_a_range_and_its_end(every, start, length, step):
+    stop = start + length
+    expected = step in {*range(start, stop, every), stop}
+    made = [ramp(0.5, start=start, stop=stop, every=every) for ramp in RAMPS.values()]
+    for schedule in (*made, schedules.exponential(0.2, start=start, stop=stop, every=every)):
+        assert schedule.due(step) is expected
+        assert bool(schedule.due(torch.tensor(step))) is expected
+    endless = schedules.exponential(0.2, start=start, every=every)
+    assert endless.due(step) is (step >= start and (step - start) % every == 0)
+    assert schedules.one_shot(0.5, at=start).due(step) is (step == start)
+
+
+@over_all
+def test_it_changes_only_where_an_update_is_due(schedule):
+    for step in range(-10, 300):
+        assert schedule.due(step) or schedule(step) == schedule(step - 1), step
+
+
+@over_all
+def test_updates_are_told_of_tensors(schedule):
+    for step in range(-3, 110):
+        got = schedule.due(torch.tensor(step))
+        assert (got.dtype, got.dim(), got.item()) == (torch.bool, 0, schedule.due(step))
+
+
+@over_ramps
+@given(SHARES, SHARES, st.integers(-5, 5), st.integers(1, 200), st.integers(1, 300))
+def test_the_last_update_reaches_the_end(ramp, initial, final, start, length, every):
+    """Also if `every` does not divide the way, and if it is longer than the way."""
+    schedule = ramp(final, initial=initial, start=start, stop=start + length, every=every)
+    steps = [t for t in range(start - 9, start + length + 9) if schedule.due(t)]
+    assert (steps[0], steps[-1]) == (start, schedule.stop)
+    assert schedule(steps[-1]) == final
+
+
+@given(st.floats(0, 1), st.integers(-5, 5), st.integers(1, 60), st.integers(1, 70))
+def test_each_update_after_the_first_takes_the_same_share(share, start, length, every):
+    schedule = schedules.exponential(share, start=start, stop=start + length, every=every)
+    steps = [t for t in range(start - 9, start + length + 9) if schedule.due(t)]
+    assert [schedule(t) for t in steps] == [1 - (1 - share) ** r for r in range(len(steps))]
+    assert schedule(start + length + 100) == schedule(steps[-1])
+
+
+def test_a_loop_that_asks_when_ends_at_the_end():
+    target, masks = schedules.linear(0.45, start=1, stop=50, every=20), None
+    updates = [step for step in range(60) if target.due(step)]
+    for step in updates:
+        masks = ml.compute_mask(torch.arange(100.0), masks, sparsity=target(step))
+    assert updates == [1, 21, 41, 50]
+    assert ml.count(masks) == 55
+
+
+def test_joined_schedules_are_due_where_their_parts_are_and_between_them():
+    joined = schedules.join([schedules.linear(0.4, stop=20, every=5), schedules.one_shot(0.9, at=3)], [12])
+    assert [t for t in range(-5, 40) if joined.due(t)] == [0, 5, 10, 12, 15]
+    plain = schedules.join([schedules.one_shot(0.0), lambda step: 0.5], [3])
+    assert [t for t in range(6) if plain.due(t)] == [0, 3, 4, 5]
+    assert bool(plain.due(torch.tensor(4)))
+
+
+def test_updates_are_traced_and_batched():
+    due = schedules.cubic(0.9, stop=50, every=20).due
+    steps = torch.arange(60)
+    assert torch.vmap(due)(steps).nonzero().flatten().tolist() == [0, 20, 40, 50]
+    torch._dynamo.reset()
+    compiled = torch.compile(due, fullgraph=True, backend="eager", dynamic=False)
+    assert [t for t in range(60) if compiled(torch.tensor(t))] == [0, 20, 40, 50]
+
+
+# ---- plain data -----------------------------------------------------------------------------------------------------
+
+VALUES = [
+    *ALL.values(),
+    *(ramp(0.9, stop=10) for ramp in RAMPS.values()),
+    schedules.cosine(0.9, stop=10, every=2),
+    schedules.cosine(0.9, stop=10, start=2),
+    schedules.one_shot(0.5),
+    schedules.one_shot(0.5, at=1),
+    schedules.exponential(0.5),
+    schedules.exponential(0.5, stop=3),
+    schedules.join([schedules.cosine(0.9, stop=10)], []),
+    schedules.join([schedules.geometric(0.9, stop=10)], []),
+]
+
+
+def test_values_that_behave_differently_compare_different():
+    for i, a in enumerate(VALUES):
+        for j, b in enumerate(VALUES):
+            assert (a == b) is (i == j)
+            assert (hash(a) == hash(b)) is (i == j)
+    assert schedules.one_shot(0.5, at=1) != (0.5, 1)
+    assert schedules.cubic(0.9, stop=10) == schedules.polynomial(0.9, stop=10, power=3)
+
+
+@pytest.mark.parametrize("schedule", VALUES, ids=repr)
+def test_they_print_as_the_call_that_makes_them(schedule):
+    assert eval(repr(schedule), vars(schedules)) == schedule
+
+
+def test_options_that_are_the_default_are_not_printed():
+    assert repr(schedules.cosine(0.9, stop=10)) == "cosine(0.9, stop=10)"
+    assert repr(schedules.linear(0.9, stop=10, every=2)) == "polynomial(0.9, stop=10, power=1.0, every=2)"
+
+
+def test_they_do_not_change():
+    with pytest.raises(AttributeError, match="cannot assign"):
+        ALL["cosine"].final = 0.5
+
+
+# ---- bad calls ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,7 +244,14 @@ def test_a_window_is_a_range(every, start, length, step):
         (TypeError, "`at` must be an int", lambda: schedules.one_shot(0.5, at=1.5)),
         (TypeError, "`parts` must be schedules", lambda: schedules.join([0.5], [])),
         (ValueError, "`boundaries` must be 1 increasing steps", lambda: schedules.join([ALL["cubic"]] * 2, [])),
-        (TypeError, "a step must be an int or a 0-d integer tensor, got 1.5", lambda: ALL["cubic"](1.5)),
+        (TypeError, "`boundaries` must be a sequence of steps, got 10", lambda: schedules.join([ALL["cubic"]] * 2, 10)),
+        (TypeError, "`boundaries` must be a sequence", lambda: schedules.join([ALL["cubic"]] * 2, "10")),
+        (TypeError, "`boundaries` must be an int, got 1.5", lambda: schedules.join([ALL["cubic"]] * 2, [1.5])),
+        (TypeError, "`parts` must be schedules", lambda: schedules.join(ALL["cubic"], [])),
+        (TypeError, "`stop` must be an int, got None", lambda: schedules.cubic(0.5, stop=None)),
+        (TypeError, "`step` must be an int", lambda: ALL["cubic"].due(1.5)),
+        (TypeError, "`step` must be an int", lambda: ALL["one_shot"].due("now")),
+        (TypeError, "`step` must be an int or a 0-d integer tensor, got 1.5", lambda: ALL["cubic"](1.5)),
         (TypeError, "got torch.float32 of shape \\(2,\\)", lambda: ALL["cubic"](torch.ones(2))),
     ],
 )

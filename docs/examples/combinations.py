@@ -32,13 +32,13 @@ Results = dict[tuple[str, str, str], list[float]]  # accuracies by score, struct
 
 def taylor(task: Task, state: State, step: int) -> Tensors:
     """How much the loss would change without it, to first order."""
-    grads = ml.dense_grad(loss, state.params, state.masks, task, *batch(task, step))
+    grads = ml.dense_grad(state.params, state.masks, loss, task, *batch(task, step))
     return ml.scores.taylor(weights(state.params), weights(grads))
 
 
 def wanda(task: Task, state: State, step: int) -> Tensors:
     """The size of each weight times the norm of the input that it weighs."""
-    flows = ml.scores.add_inputs(None, layer_inputs(task, state.params, batch(task, step)[0]))
+    flows = ml.scores.add_input_norms(None, layer_inputs(task, state.params, batch(task, step)[0]))
     return ml.scores.wanda(weights(state.params), flows)
 
 

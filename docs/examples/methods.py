@@ -41,9 +41,7 @@ def lamp_scores(task: Task, state: State, step: int) -> Tensors:
 
 def one_shot(task: Task, sparsity: float, score: Score = magnitude, rule: Rule = ml.compute_mask) -> State:
     """Train for half of the budget, prune once, fine-tune for the other half (Han et al. 2015)."""
-    half = len(task.order) // 2
-    due = ml.schedules.window(every=1, start=half, stop=half + 1)
-    return scheduled(task, ml.schedules.one_shot(sparsity, at=half), due, score, rule)
+    return scheduled(task, ml.schedules.one_shot(sparsity, at=len(task.order) // 2), score, rule)
 
 
 lamp = partial(one_shot, score=lamp_scores)  # Lee et al. 2021
@@ -53,16 +51,14 @@ def gradual(task: Task, sparsity: float, score: Score = magnitude, rule: Rule = 
     """Prune a little more at each of twenty updates in the middle half of the budget (Zhu and Gupta 2017)."""
     half = len(task.order) // 2
     begin, every = half // 2, max(1, half // 20)
-    end = begin + half // every * every
-    due = ml.schedules.window(start=begin, stop=end + 1, every=every)
-    return scheduled(task, ml.schedules.cubic(sparsity, start=begin, stop=end, every=every), due, score, rule)
+    return scheduled(task, ml.schedules.cubic(sparsity, start=begin, stop=begin + half, every=every), score, rule)
 
 
-def scheduled(task: Task, target: Schedule, due: Callable[[int], bool], score: Score, rule: Rule) -> State:
+def scheduled(task: Task, target: Schedule, score: Score, rule: Rule) -> State:
     """Train, and wherever it is due let a rule make the masks of the scores and the target sparsity."""
 
     def update(state: State, step: int) -> State:
-        if not due(step):
+        if not target.due(step):
             return state
         return masked(state, rule(score(task, state, step), state.masks, sparsity=target(step)))
 
@@ -110,7 +106,7 @@ def synflow_masks(task: Task, sparsity: float, rounds: int = 100) -> Tensors:
     target = ml.schedules.geometric(sparsity, stop=rounds)
     masks = ml.identity(w)
     for done in range(1, rounds + 1):
-        flow = ml.scores.synflow(partial(model, task), ml.apply(w, masks), image)
+        flow = ml.scores.synflow(ml.apply(w, masks), partial(model, task), image)
         masks = ml.compute_mask(flow, masks, sparsity=target(done))
     return masks
 
@@ -134,11 +130,10 @@ def dynamic(task: Task, sparsity: float, grow: Score, updates: int = 30) -> Stat
     """
     end = 3 * len(task.order) // 4
     every = max(1, end // updates)
-    share = ml.schedules.cosine(0.0, initial=0.3, stop=end)
-    due = ml.schedules.window(every=every, start=every, stop=end)
+    share = ml.schedules.cosine(0.0, initial=0.3, stop=end, every=every)
 
     def update(state: State, step: int) -> State:
-        if not due(step):
+        if not share.due(step):
             return state
         dying, growing = magnitude(task, state, step), grow(task, state, step)
         return masked(state, ml.layerwise(ml.regrow)(dying, state.masks, grow_scores=growing, amount=share(step)))
@@ -148,7 +143,7 @@ def dynamic(task: Task, sparsity: float, grow: Score, updates: int = 30) -> Stat
 
 def by_gradient(task: Task, state: State, step: int) -> Tensors:
     """The size of the gradient that each weight has or would have."""
-    grads = ml.dense_grad(loss, state.params, state.masks, task, *batch(task, step))
+    grads = ml.dense_grad(state.params, state.masks, loss, task, *batch(task, step))
     return ml.scores.magnitude(weights(grads))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,8 +124,8 @@ def _refuse_member(name: Any, groups: Any) -> None:
 
 def _refuse_twice(sets: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a tensor whose items would be counted twice."""
-    counts = Counter((name, repr(groups)) for each in sets for name, groups in each.items())
-    twice = [f"{name!r} by {groups}" for (name, groups), count in counts.items() if count > 1]
+    found = [f"{name!r} by {groups!r}" for each in sets for name, groups in each.items()]
+    twice = [what for what in dict.fromkeys(found) if found.count(what) > 1]
     if twice:
         raise ValueError(
             f"`sets` must have the items of a tensor once, got {', '.join(twice)} in several. Join these sets."

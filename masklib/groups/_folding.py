@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +84,8 @@ class Folding:
         Args:
             index: int64, the flat row-major index of the entry that stands at each place of the matrix, and -1 where
                 none does. Its shape is (items, elements) for items of the pool of all tensors, and (pools, items,
-                elements) for pools of the tensor's own. Entries that are not in the index belong to no item and stay alive.
+                elements) for pools of the tensor's own. Entries that are not in the index belong to no item and stay
+                alive.
             shape: the shape of the tensor.
 
         Returns:
@@ -97,7 +100,7 @@ class Folding:
         tensor([[1, 4],
                 [2, 3]])
         """
-        size = torch.Size(shape).numel()
+        size = math.prod(_sides(shape))
         padded = traced = torch.compiler.is_compiling()  # which cannot look at values
         if not traced:
             _refuse(index, size, shape)
@@ -114,6 +117,13 @@ class Folding:
 
         pools = index.shape[0] if index.dim() == 3 else None
         return Folding(pools, index.shape[-2], index.shape[-1], into, back, padded)
+
+
+def _sides(shape: Any) -> Sequence[int]:
+    """Read a shape."""
+    if not isinstance(shape, Sequence) or not all(isinstance(side, (int, torch.SymInt)) for side in shape):
+        raise TypeError(f"`shape` must be a tuple of ints, got {shape!r}. For example tensor.shape.")
+    return shape
 
 
 def _refuse(index: Tensor, size: int, shape: Sequence[int]) -> None:

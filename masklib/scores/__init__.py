@@ -1,7 +1,7 @@
 """Importance criteria: higher = more important. Tensors in, tensors out; mappings by name likewise.
 
-Those that need data are two halves: a pure accumulator (`add_inputs`, `add_squared_grads`, `add_movement`: a NamedTuple
-in, a NamedTuple out) and a score of it.
+Those that need data are two halves: a pure accumulator, `add_x(state, ...) -> X(total, count)`, and a score of what it
+returns. The state of the whole is that of its parts added one after another, empty parts included.
 """
 
 from masklib.scores._gradients import Movement as Movement
@@ -17,7 +17,7 @@ from masklib.scores._gradients import taylor as taylor
 from masklib.scores._inputs import Hessian as Hessian
 from masklib.scores._inputs import InputNorms as InputNorms
 from masklib.scores._inputs import add_hessian as add_hessian
-from masklib.scores._inputs import add_inputs as add_inputs
+from masklib.scores._inputs import add_input_norms as add_input_norms
 from masklib.scores._inputs import wanda as wanda
 from masklib.scores._weights import batch_norm as batch_norm
 from masklib.scores._weights import fpgm as fpgm

@@ -7,92 +7,88 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from masklib import _check
+from masklib import _read
 from masklib._names import TensorsT, each, like, named
-from masklib.scores._weights import at_least_float32
+from masklib.scores._common import added, at_least_float32, no_autocast, one_a_channel, spread, total_of
 
 
 class InputNorms(NamedTuple):
-    """Sums of the squares of each input feature."""
+    """Sums of the squares of each input feature. Each field is one value, or values by name."""
 
-    total: Any
+    total: Any  # (features,), float32 at least: the sum of abs(x)**2
+    count: Any  # int: how many inputs x
 
 
-def add_inputs(state: InputNorms | None, inputs: TensorsT) -> InputNorms:
+def add_input_norms(state: InputNorms | None, inputs: TensorsT) -> InputNorms:
     """Add the squares of a batch of inputs, feature by feature.
+
+        total += sum of abs(x)**2,   count += how many x
 
     Args:
         state: what was added so far; None for nothing.
-        inputs: of shape (..., features), a tensor or a mapping by the names of the layers' weights.
+        inputs: real or complex, of shape (..., features), a tensor or a mapping by the names of the layers' weights.
+            There may be none: (0, features).
 
     Returns:
         The new state: sums of shape (features,), in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
+        TypeError: if the inputs are not floating, or the state is none.
         ValueError: if names or numbers of features are not those added before.
 
-    >>> scores.add_inputs(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
-    InputNorms(total=tensor([10.,  4.]))
+    >>> scores.add_input_norms(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    InputNorms(total=tensor([10.,  4.]), count=2)
     """
-    _check.inexact(inputs, "inputs")
-    squares = each(_squares, inputs)
-    if state is None:
-        return InputNorms(squares)
-    _check.same_names(named(squares), named(state.total), "inputs", "state")
-    for name, sums in named(squares).items():
-        _check.same_shape(sums, named(state.total)[name], f"the features of {_check.place(name, 'inputs')}", "`state`")
-    return InputNorms(each(torch.add, state.total, squares))
+    rows = each(_rows, _floating(inputs))
+    return InputNorms(*added(state, each(_squares, rows), each(len, rows), "inputs"))
 
 
-def _squares(inputs: Tensor) -> Tensor:
-    features = torch.atleast_2d(inputs.detach()).flatten(0, -2)
-    return (features.abs().to(at_least_float32(inputs)) ** 2).sum(0)
+def _squares(rows: Tensor) -> Tensor:
+    return (rows.abs() ** 2).sum(0)
 
 
 class Hessian(NamedTuple):
-    """The curvature of a layer's squared error, and over how many inputs."""
+    """Sums of the outer products of inputs: the curvature of a linear layer's squared error, but for a factor.
 
-    value: Any
-    inputs: Any
+    Each field is one value, or values by name.
+    """
+
+    total: Any  # (features, features), float32 or complex64 at least: the sum of x x^H
+    count: Any  # int: how many inputs x
 
 
 def add_hessian(state: Hessian | None, inputs: TensorsT) -> Hessian:
-    """Add a batch of inputs to the Hessian of a linear layer's squared error.
+    """Add the outer products of a batch of inputs, from which the Hessian of a linear layer's squared error is made.
 
-        H = 2 / n * sum of x x^T
+        total += sum of x x^H,   count += how many x
+
+    The Hessian of the mean squared error is 2 / count * total; who needs it (`sparsegpt`) applies that factor.
 
     Args:
         state: what was added so far; None for nothing.
-        inputs: of shape (..., features), a tensor or a mapping by the names of the layers' weights.
+        inputs: real or complex, of shape (..., features), a tensor or a mapping by the names of the layers' weights.
+            There may be none: (0, features).
 
     Returns:
-        The new state; `value` is H, of shape (features, features), in float32 at least.
+        The new state: sums of shape (features, features), in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
+        TypeError: if the inputs are not floating, or the state is none.
         ValueError: if names or numbers of features are not those added before.
 
-    >>> scores.add_hessian(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]])).value
+    >>> scores.add_hessian(None, torch.tensor([[1.0, 2.0], [3.0, 0.0]])).total
     tensor([[10.,  2.],
             [ 2.,  4.]])
 
     Reference: Frantar and Alistarh, "SparseGPT", 2023, section 3.1.
     """
-    _check.inexact(inputs, "inputs")
-    rows = each(lambda x: torch.atleast_2d(x.detach()).flatten(0, -2).to(at_least_float32(x)), inputs)
-    count, products = each(len, rows), each(lambda x: 2 * x.T @ x, rows)
-    if state is None:
-        return Hessian(each(lambda total, n: total / n, products, count), count)
-    _check.same_names(named(products), named(state.value), "inputs", "state")
-    for name, product in named(products).items():
-        _check.same_shape(product, named(state.value)[name], f"the square of {_check.place(name, 'inputs')}", "`state`")
-    counts = each(lambda n, m: n + m, state.inputs, count)
-    value = each(lambda h, n, total, all: (h * n + total) / all, state.value, state.inputs, products, counts)
-    return Hessian(value, counts)
+    rows = each(_rows, _floating(inputs))
+    with no_autocast(rows):
+        products = each(lambda x: x.T @ x.conj(), rows)
+    return Hessian(*added(state, products, each(len, rows), "inputs"))
 
 
-def wanda(params: TensorsT, state: InputNorms) -> TensorsT:
+def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
     """Score each element by its magnitude times the norm of the input that it weighs.
 
         S(i, j) = abs(W(i, j)) * norm(X(j))
@@ -100,30 +96,46 @@ def wanda(params: TensorsT, state: InputNorms) -> TensorsT:
     The paper compares within each output: `groups=rows()`.
 
     Args:
-        params: weights of shape (out, in, ...), a tensor or a mapping by name; kernel dims share the norm of their
-            input channel.
+        params: weights, a tensor or a mapping by name; kernel dims share the norm of their input channel.
         state: squared input norms of shape (in,), with the same names.
+        dim: the dim of the weights that runs over the inputs: 1 for (out, in, ...), 0 for the (in, out) of
+            transformers' `Conv1D` and for transposed convolutions.
 
     Returns:
         Scores of the weights' shapes, in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
+        TypeError: if a weight is not floating, or the state is none.
         ValueError: if names disagree, or a weight has not as many inputs as there are norms.
+        IndexError: if a weight has no such dim.
 
-    >>> state = scores.add_inputs(None, torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
-    >>> scores.wanda(torch.tensor([[1.0, -3.0]]), state)
-    tensor([[5., 6.]])
+    >>> state = scores.add_input_norms(None, torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
+    >>> scores.wanda(torch.tensor([[1.0, -3.0]]), state), scores.wanda(torch.tensor([[1.0], [-3.0]]), state, dim=0)
+    (tensor([[5., 6.]]), tensor([[5.],
+            [6.]]))
 
     Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, equation 1.
     """
-    weights, norms = _check.inexact(params, "params"), named(state.total)
-    _check.same_names(norms, weights, "state", "params")
+    weights, norms = _read.inexact(params, "params"), named(total_of(state, "state"))
+    _read.same_form(state.total, params, "state", "params")
+    _read.same_names(norms, weights, "state", "params")
+    along = _read.integer(dim, "dim", "dim=1")
     for name, norm in norms.items():
-        _check.one_a_channel(norm, weights[name], 1, _check.place(name, "state"), _check.place(name, "params"))
-    return each(_wanda, params, like(params, norms))
+        places = _read.place(name, "state"), _read.place(name, "params")
+        one_a_channel(norm, weights[name], along, *places)
+        _read.same_device(norm, weights[name], *places, "state")
+    return each(lambda w, squares: _wanda(w.detach(), squares, along), params, like(params, norms))
 
 
-def _wanda(weight: Tensor, squares: Tensor) -> Tensor:
-    norms = squares.sqrt().view(-1, *[1] * (weight.dim() - 2))
-    return weight.detach().abs().to(at_least_float32(weight, squares)) * norms
+def _wanda(weight: Tensor, squares: Tensor, dim: int) -> Tensor:
+    return weight.abs().to(at_least_float32(weight, squares)) * spread(squares.sqrt(), weight, dim)
+
+
+def _floating(inputs: Any) -> Any:
+    _read.inexact(inputs, "inputs")
+    return inputs
+
+
+def _rows(inputs: Tensor) -> Tensor:
+    """One row an input, in a dtype in which squares do not overflow: float32 or complex64 at least."""
+    return torch.atleast_2d(inputs.detach()).flatten(0, -2).to(torch.promote_types(inputs.dtype, torch.float32))

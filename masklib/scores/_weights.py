@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from masklib import _check, selection
+from masklib import _read, selection
 from masklib._names import Tensors, TensorsT, each, like
+from masklib.scores._common import at_least_float32, no_autocast, one_a_channel, spread
 
 
 def magnitude(params: TensorsT) -> TensorsT:
@@ -32,7 +33,7 @@ def magnitude(params: TensorsT) -> TensorsT:
 
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
-    _check.rankable_each(_check.tensors(params, "params"), magnitude=True, argument="params")
+    _read.rankable_each(_read.tensors(params, "params"), magnitude=True, argument="params")
     return each(lambda w: selection.magnitude(w.detach()), params)
 
 
@@ -56,8 +57,8 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     >>> scores.random(torch.zeros(2), key=0)
     tensor([ 968999591178511036, 8524995788417003113])
     """
-    seed = _check.key(key)
-    values = _check.tensors(params, "params")
+    seed = _read.key(key)
+    values = _read.tensors(params, "params")
     noises = {n: selection.noise(seed, n, selection.ELEMENTS, list(v.shape), v.device) for n, v in values.items()}
     return like(params, noises)
 
@@ -85,7 +86,7 @@ def lamp(params: TensorsT) -> TensorsT:
 
     Reference: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", 2021, equation 5.
     """
-    _check.inexact(params, "params")
+    _read.inexact(params, "params")
     return each(_lamp, params)
 
 
@@ -97,40 +98,69 @@ def _lamp(weight: Tensor) -> Tensor:
     return torch.empty_like(shares).scatter(0, order, shares).view(weight.shape).to(at_least_float32(weight))
 
 
-def fpgm(params: TensorsT, *, dim: int = 0) -> TensorsT:
+def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> TensorsT:
     """Score each channel by its distances to all others: what is near the geometric median is replaceable.
 
         S(i) = sum of norm(F(i) - F(j)) over j
 
+    Equal infinities are no distance apart, others an infinite one. A channel with NaN scores NaN, and the others do
+    without it.
+
     Args:
         params: weights of two dims or more, a tensor or a mapping by name.
         dim: the dim whose indices are the channels.
+        per_channel: whether to give one score a channel, (channels,), for `compute_mask(scores, dense(params),
+            groups=channels(dim))`, or the same score to all elements of a channel, for `channels(dim, mean=True)`.
 
     Returns:
-        Scores of the same shapes, equal within a channel, for `channels(dim, mean=True)`; in float32 at least.
+        Scores of the weights' shapes, or one a channel; in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
-        IndexError: if a tensor has no such dim.
+        TypeError: if a weight is not floating.
+        ValueError: if a weight has fewer than two dims.
+        IndexError: if a weight has no such dim.
 
+    >>> scores.fpgm(torch.tensor([[0.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), per_channel=True)
+    tensor([6.0000, 5.2426, 9.2426])
     >>> w = torch.tensor([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
     >>> compute_mask(scores.fpgm(w), amount=1, groups=channels(0, mean=True)).any(1)
     tensor([ True, False,  True])
 
     Reference: He et al., "Filter Pruning via Geometric Median", 2019, equation 4.
     """
-    weights = _check.inexact(params, "params")
-    for name, weight in weights.items():
-        _check.dimension(_check.integer(dim, "dim", "dim=0"), weight, _check.place(name, "params"))
-    return each(lambda w: _fpgm(w.detach(), dim), params)
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
+    for name, weight in _read.inexact(params, "params").items():
+        _filters_of(weight, along, _read.place(name, "params"))
+    return each(lambda w: _a_channel(_fpgm(w.detach(), along), w, along, each_one), params)
+
+
+_DISTANCES = 2**22  # float64 distances at a time, 32 MiB: of 2,048 channels all of them at once
 
 
 def _fpgm(weight: Tensor, dim: int) -> Tensor:
-    filters = weight.movedim(dim, 0).flatten(1).to(at_least_float32(weight))
-    return spread((filters[:, None] - filters[None]).norm(dim=2).sum(1), weight, dim)
+    """Sums in float64: differences of filters that are nearly the same cancel."""
+    channels = weight.movedim(dim, 0)
+    filters = (torch.view_as_real(channels) if weight.is_complex() else channels).flatten(1).double()
+    lost, ends = filters.isnan().any(1), filters.sign().where(filters.isinf(), 0).float()
+    finite = filters.nan_to_num(0, 0, 0)
+    step = max(1, _DISTANCES // max(1, len(filters)))
+    sums = [
+        (torch.cdist(some, finite, compute_mode="donot_use_mm_for_euclid_dist") + _gaps(signs, ends))
+        .masked_fill(lost, 0)
+        .sum(1)
+        for some, signs in zip(finite.split(step), ends.split(step))
+    ]
+    return torch.cat(sums).masked_fill(lost, torch.nan).to(at_least_float32(weight))
 
 
-def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0) -> TensorsT:
+def _gaps(some: Tensor, others: Tensor) -> Tensor:
+    """Infinity where infinities differ: from their signs, whose products are exact in float32 below 2**24."""
+    with no_autocast(some):
+        squares = (some**2).sum(1)[:, None] + (others**2).sum(1) - 2 * some @ others.T
+    return torch.zeros_like(squares).masked_fill(squares > 0, torch.inf)
+
+
+def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0, per_channel: bool = False) -> TensorsT:
     """Score each channel by the scale of the batch norm that follows it.
 
         S(i) = abs(gamma(i))
@@ -139,37 +169,55 @@ def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0) -> TensorsT:
         params: weights, a tensor or a mapping by name.
         scales: the norms' weights, one a channel, by the names of the layers before them.
         dim: the dim whose indices are the channels.
+        per_channel: as for `fpgm`.
 
     Returns:
-        Scores of the weights' shapes, equal within a channel, for `channels(dim, mean=True)`; in float32 at least.
+        Scores of the weights' shapes, or one a channel; in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
+        TypeError: if a value is not floating.
         ValueError: if names or lengths disagree.
+        IndexError: if a weight has no such dim.
 
     >>> scores.batch_norm(torch.zeros(2, 3), torch.tensor([-2.0, 1.0]))
     tensor([[2., 2., 2.],
             [1., 1., 1.]])
+    >>> scores.batch_norm(torch.zeros(2, 3), torch.tensor([-2.0, 1.0]), per_channel=True)
+    tensor([2., 1.])
 
     Reference: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", 2017.
     """
-    weights, gammas = _check.inexact(params, "params"), _check.inexact(scales, "scales")
-    _check.same_names(gammas, weights, "scales", "params")
+    weights, gammas = _read.inexact(params, "params"), _read.inexact(scales, "scales")
+    _read.same_form(scales, params, "scales", "params")
+    _read.same_names(gammas, weights, "scales", "params")
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
     for name, gamma in gammas.items():
-        _check.one_a_channel(gamma, weights[name], dim, _check.place(name, "scales"), _check.place(name, "params"))
-    return each(lambda w, g: spread(g.detach().abs().to(at_least_float32(w, g)), w, dim), params, like(params, gammas))
+        one_a_channel(gamma, weights[name], along, _read.place(name, "scales"), _read.place(name, "params"))
+    return each(lambda w, g: _a_channel(_sizes(w, g), w, along, each_one), params, like(params, gammas))
 
 
-# ---- what all scores share ------------------------------------------------------------------------------------------
+def _sizes(weight: Tensor, scales: Tensor) -> Tensor:
+    return scales.detach().abs().to(at_least_float32(weight, scales), copy=True)
 
 
-def at_least_float32(*tensors: Tensor) -> torch.dtype:
-    """The real dtype that scores of these are in: products of 16-bit numbers vanish in 16 bits."""
-    return functools.reduce(torch.promote_types, (t.abs().dtype for t in tensors), torch.float32)
+def _a_channel(values: Tensor, weight: Tensor, dim: int, per_channel: bool) -> Tensor:
+    return values if per_channel else spread(values, weight, dim)
 
 
-def spread(values: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """One value a channel as a tensor of the weight's shape."""
-    shape = [1] * weight.dim()
-    shape[dim] = -1
-    return values.view(shape).expand(weight.shape).contiguous()
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`per_channel` must be a bool, got {value!r}. For example per_channel=True.")
+    return bool(value)
+
+
+def _filters_of(weight: Tensor, dim: int, where: str) -> None:
+    """Refuse a weight that has no filters along a dim."""
+    if weight.dim() < 2:
+        raise ValueError(
+            f"{where} must have two dims or more, got shape {tuple(weight.shape)}: a bias has no filters. "
+            "Leave it out, for example by select(params, lambda name, p: p.dim() > 1)."
+        )
+    _read.dimension(dim, weight, where)

@@ -1,0 +1,208 @@
+"""Every public function is given the wrong thing in each argument, and answers in its own words or rightly."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nested import nested_tensor
+
+import masklib as ml
+
+PACKAGE = str(Path(ml.__file__).parent)
+W = torch.tensor([[3.0, -1.0, 2.0], [0.5, 4.0, -2.0]])
+M = torch.tensor([[True, False, True], [True, True, False]])
+X = torch.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, 1.0], [2.0, 0.0, 1.0], [1.0, 1.0, 3.0]])
+NORMS, HESSIAN = ml.scores.add_input_norms(None, X), ml.scores.add_hessian(None, X)
+SQUARES, MOVES = ml.scores.add_squared_grads(None, W), ml.scores.add_movement(None, W, W)
+
+
+def model(params: Any, inputs: Any) -> Any:
+    return inputs @ params.T
+
+
+def loss(params: Any, *_: Any) -> Any:
+    return params.square().sum()
+
+
+def step(scores: Any, default_mask: Any = None) -> Any:
+    return ml.compute_mask(scores, default_mask, amount=1)
+
+
+# A right call of everything: the function, and its arguments by name ("*args" are positional ones).
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "compute_mask": (ml.compute_mask, {"scores": W, "default_mask": M, "amount": 1, "groups": ml.rows()}),
+    "compute_mask least": (ml.compute_mask, {"scores": {"a": W}, "keep": 3, "least": 1}),
+    "l1_unstructured": (ml.l1_unstructured, {"scores": W, "default_mask": M, "sparsity": 0.5}),
+    "random_unstructured": (ml.random_unstructured, {"scores": W, "default_mask": M, "key": 1, "keep": 2}),
+    "ln_structured": (ml.ln_structured, {"scores": W, "default_mask": M, "n": 2, "dim": 0, "amount": 1}),
+    "random_structured": (ml.random_structured, {"scores": W, "default_mask": M, "dim": 1, "key": 1, "amount": 1}),
+    "n_of_m": (ml.n_of_m, {"scores": W, "default_mask": M, "keep": 1, "of": 3, "dim": 1}),
+    "custom_from_mask": (ml.custom_from_mask, {"scores": W, "default_mask": M, "mask": M}),
+    "identity": (ml.identity, {"scores": W, "default_mask": M}),
+    "regrow": (ml.regrow, {"scores": W, "default_mask": M, "grow_scores": W, "amount": 1}),
+    "fold": (ml.fold, {"history": [step], "scores": W, "default_mask": M}),
+    "scan": (ml.scan, {"history": [step], "scores": W, "default_mask": M}),
+    "chain": (ml.chain, {"*steps": step}),
+    "layerwise": (ml.layerwise, {"method": step}),
+    "layerwise called": (ml.layerwise(ml.l1_unstructured), {"scores": {"a": W}, "default_mask": None, "amount": 1}),
+    "select": (ml.select, {"params": {"a": W}, "where": lambda name, p: True}),
+    "apply": (ml.apply, {"params": W, "masks": M}),
+    "dense_grad": (ml.dense_grad, {"params": W, "masks": M, "loss": loss}),
+    "dense": (ml.dense, {"params": W}),
+    "intersection": (ml.intersection, {"a": M, "b": M}),
+    "union": (ml.union, {"a": M, "b": M}),
+    "difference": (ml.difference, {"a": M, "b": M}),
+    "complement": (ml.complement, {"mask": M, "within": M}),
+    "overlap": (ml.overlap, {"a": M, "b": M}),
+    "count": (ml.count, {"mask": M}),
+    "sparsity": (ml.sparsity, {"mask": M}),
+    "rows": (ml.rows, {"dim": 0}),
+    "windows": (ml.windows, {"of": 2, "dim": 0, "ragged": True}),
+    "channels": (ml.channels, {"dim": 0, "p": 2, "mean": True}),
+    "heads": (ml.heads, {"count": 2, "dim": 0, "parts": (1,), "p": 2, "mean": True}),
+    "blocks": (ml.blocks, {"shape": (1, 2), "p": 2, "mean": True, "ragged": True}),
+    "coupled": (ml.coupled, {"*sets": {"a": ml.channels()}, "p": 2, "mean": True}),
+    "labels": (ml.labels, {"items": M.long(), "pools": None}),
+    "by_index": (ml.Folding.by_index, {"index": torch.tensor([[0], [1]]), "shape": (2,)}),
+    "sparsegpt": (
+        ml.sparsegpt,
+        {"weight": W, "statistics": HESSIAN, "default_mask": M, "sparsity": 0.5, "block": 2, "damping": 0.1},
+    ),
+    "uniform": (ml.budgets.uniform, {"params": {"a": W}, "sparsity": 0.5, "fixed": None, "least": 0}),
+    "er": (ml.budgets.er, {"params": {"a": W}, "sparsity": 0.5, "fixed": None, "least": 0}),
+    "erk": (ml.budgets.erk, {"params": {"a": W}, "sparsity": 0.5, "fixed": {"a": 0.5}, "least": 0}),
+    "proportional": (ml.budgets.proportional, {"params": {"a": W}, "sparsity": 0.5, "densities": {"a": 1.0}}),
+    "kept": (ml.budgets.kept, {"params": {"a": W}, "sparsities": {"a": 0.5}, "groups": ml.channels()}),
+    "magnitude": (ml.scores.magnitude, {"params": W}),
+    "random": (ml.scores.random, {"params": W, "key": 1}),
+    "lamp": (ml.scores.lamp, {"params": W}),
+    "fpgm": (ml.scores.fpgm, {"params": W, "dim": 0}),
+    "batch_norm": (ml.scores.batch_norm, {"params": W, "scales": W[:, 0], "dim": 0}),
+    "saliency": (ml.scores.saliency, {"params": W, "grads": W}),
+    "taylor": (ml.scores.taylor, {"params": W, "grads": W}),
+    "fisher": (ml.scores.fisher, {"params": W, "state": SQUARES}),
+    "movement": (ml.scores.movement, {"state": MOVES}),
+    "grasp": (ml.scores.grasp, {"params": W, "loss": loss}),
+    "synflow": (ml.scores.synflow, {"params": W, "model": model, "inputs": X}),
+    "wanda": (ml.scores.wanda, {"params": W, "state": NORMS, "dim": 1}),
+    "add_input_norms": (ml.scores.add_input_norms, {"state": NORMS, "inputs": X}),
+    "add_hessian": (ml.scores.add_hessian, {"state": HESSIAN, "inputs": X}),
+    "add_squared_grads": (ml.scores.add_squared_grads, {"state": SQUARES, "grads": W}),
+    "add_movement": (ml.scores.add_movement, {"state": MOVES, "params": W, "grads": W}),
+    "cubic": (ml.schedules.cubic, {"final": 0.9, "stop": 10, "every": 2, "start": 1, "initial": 0.0}),
+    "geometric": (ml.schedules.geometric, {"final": 0.9, "stop": 10}),
+    "join": (ml.schedules.join, {"parts": [ml.schedules.one_shot(0.5), ml.schedules.one_shot(0.9)], "boundaries": [5]}),
+    "due": (ml.schedules.cubic(0.9, stop=10).due, {"step": 3}),
+    "a schedule": (ml.schedules.cubic(0.9, stop=10), {"step": 3}),
+}
+
+
+def wrong() -> dict[str, Any]:
+    """What people pass by mistake."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # prototypes of torch
+        masked = torch.masked.masked_tensor(W, M)
+        nested = nested_tensor([torch.ones(2), torch.ones(3)])
+        csr = W.to_sparse_csr()
+        quantized = torch.quantize_per_tensor(W, 0.1, 0, torch.qint8)
+    return {
+        "None": None,
+        "a list": [1.0, 2.0],
+        "a list of lists": [[1, 2], [3]],
+        "a string": "weight",
+        "a number": 3,
+        "a fraction": 0.3,
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "a negative": -7,
+        "a bool": True,
+        "a huge int": 2**70,
+        "an object": object(),
+        "a class": ml.Folding,
+        "a function": print,
+        "a module": torch.nn.Linear(3, 2),
+        "parameters": torch.nn.Linear(3, 2).parameters(),
+        "an array": W.numpy(),
+        "meta": W.to("meta"),
+        "meta mask": M.to("meta"),
+        "sparse": W.to_sparse(),
+        "sparse csr": csr,
+        "quantized": quantized,
+        "nested": nested,
+        "masked": masked,
+        "complex": W.to(torch.complex64),
+        "bool tensor": M,
+        "half": W.half(),
+        "int": W.long(),
+        "float8": W.to(torch.float8_e4m3fn),
+        "NaN": W * float("nan"),
+        "empty": torch.empty(0),
+        "empty rows": torch.empty(0, 3),
+        "0-d": torch.tensor(1.0),
+        "0-d int": torch.tensor(1),
+        "0-d meta": torch.tensor(1, device="meta"),
+        "1-d": W[0],
+        "3-d": W[None],
+        "transposed": W.T,
+        "a mapping": {"a": W, "b": W},
+        "a mapping of masks": {"a": M, "b": M},
+        "a mapping of numbers": {"a": 1},
+        "an empty mapping": {},
+        "another name": {"zzz": W},
+        "names that are numbers": {0: W},
+        "a lone surrogate": {"\ud800": W},
+        "a tuple": (W, W),
+        "a state": HESSIAN,
+        "another state": NORMS,
+        "a state of another form": ml.scores.add_hessian(None, {"a": X}),
+        "a groups value": ml.windows(4),
+        "another groups value": ml.coupled({"zzz": ml.rows()}),
+    }
+
+
+WRONG = wrong()
+
+
+def spoken(error: Exception) -> str:
+    """What is wrong with an error: nothing if it is one of ours, or of a function that was passed."""
+    if any(frame.name in ("loss", "model", "forward") for frame in traceback.extract_tb(error.__traceback__)):
+        return ""
+    if type(error) not in (ValueError, TypeError, IndexError):
+        return f"is a {type(error).__name__}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames[-1].filename.startswith(PACKAGE):
+        return f"comes from {Path(frames[-1].filename).name}"
+    return "" if "`" in str(error) or "'" in str(error) or "scores" in str(error) else "names nothing"
+
+
+def called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    stars = [v for n, v in arguments.items() if n.startswith("*")]
+    return function(*stars, **{n: v for n, v in arguments.items() if not n.startswith("*")})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_right_call_is_right(name):
+    called(*CALLS[name])
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_wrong_thing_is_told(name):
+    function, arguments = CALLS[name]
+    bad = []
+    for argument in arguments:
+        for what, thing in WRONG.items():
+            if callable(thing) and (callable(arguments[argument]) or argument == "fixed"):
+                continue  # a function that does something else
+            given = arguments | {argument: thing}
+            try:
+                called(function, given)
+            except Exception as error:
+                if said := spoken(error):
+                    bad.append(f"{argument} = {what}: {said}: {str(error)[:150]!r}")
+    assert not bad, "\n" + "\n".join(bad)
