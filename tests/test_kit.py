@@ -55,6 +55,9 @@ def test_no_generator_is_touched():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+LESS = {"vmap": True, "without": laws.ANYWHERE, "examples": 20}
+
+
 @pytest.mark.parametrize(
     "groups", [ml.elements(), ml.rows(), ml.channels(-1, p=2), ml.blocks((2, 2)), ml.windows(3)], ids=str
 )

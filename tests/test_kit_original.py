@@ -75,15 +75,7 @@ def test_the_page_says_what_was_measured(broken):
 def test_the_page_has_every_law_with_its_equation_and_a_test():
     every = {n: law for n, law in vars(laws).items() if inspect.isfunction(law) and n not in HELPERS}
     said = {}
-    for section in (
-        "Methods",
-        "Histories, mappings and transforms",
-        "Numbers and groups",
-        "Mask algebra",
-        "Scores",
-        "Schedules",
-        "Regrowth and budgets",
-    ):
+    for section in ("Methods", "Mappings and transforms", "Numbers and groups", "Scores", "Schedules", "Budgets"):
         for law, text, test, *_ in rows(section):
             said[law.strip("`")] = text
             file, name = re.fullmatch(r"`(\w+\.py)::(\w+)`", test).groups()

@@ -285,6 +285,67 @@ def test_wrong_schedules_are_caught(law):
         check_schedule(SCHEDULES[law])
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A tenth more each ten steps up to one half, due then; each of what follows is wrong in one way."""
+
+    stop: int = 50
+    final: float = 0.5
+
+    def __call__(self, step):
+        tens = step // 10
+        return (tens.double() / 10).clamp(max=0.5) if isinstance(step, torch.Tensor) else min(tens / 10, 0.5)
+
+    def due(self, step):
+        return (step % 10 == 0) & (step <= 50)
+
+
+class ChangesBetween(Steps):
+    def __call__(self, step):
+        return super().__call__(step + 1)
+
+
+class EndsTooEarly(Steps):
+    def __call__(self, step):
+        return super().__call__(step) * 0.9
+
+
+class EndsTooLate(Steps):
+    def due(self, step):
+        return step % 10 == 0
+
+
+class IsDueInPython(Steps):
+    def due(self, step):
+        return bool(super().due(step))
+
+
+def test_schedules_that_know_when_they_are_due():
+    check_schedule(Steps())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "law"),
+    [
+        (ChangesBetween(), "changes_only_when_due"),
+        (EndsTooEarly(), "ends_with_its_last_update"),
+        (EndsTooLate(), "ends_with_its_last_update"),
+        (IsDueInPython(), "is_due_for_tensor_steps"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_schedules_that_are_due_at_other_steps_are_caught(schedule, law):
+    with pytest.raises(AssertionError, match=rf"(?m)^{law}: "):
+        check_schedule(schedule)
+
+
+def test_schedules_of_one_end_can_be_told_apart():
+    ramps = (ml.schedules.linear, ml.schedules.cubic, ml.schedules.cosine, ml.schedules.geometric)
+    ends = [ramp(0.9, stop=10) for ramp in ramps]
+    for schedule in ends:
+        check_schedule(schedule, steps=12, others=ends, examples=20)
+
+
 class Halves(NamedTuple):
     final: float
 

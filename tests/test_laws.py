@@ -85,6 +85,18 @@ def test_the_rule(case, draw):
     laws_own.follows_the_rule(case.method, case.groups, number, s, m, case.ranks)
 
 
+FLOORED = {name: case for name, case in RULES.items() if case.method is ml.compute_mask or "channels" in name}
+
+
+@over(FLOORED)
+@given(st.data())
+def test_floors(case, draw):
+    """Equal to the oracle: the highest few of each tensor stay, as many die as without."""
+    s, m = draw.draw(data(case))
+    number, least = draw.draw(numbers(case.takes, most=2)), draw.draw(st.integers(0, 3))
+    laws.keeps_the_least(case.method, case.groups, least, number, s, m)
+
+
 @over({name: case for name, case in METHODS.items() if case.order_only})
 @given(st.data())
 def test_only_the_order_of_scores_matters(case, draw):

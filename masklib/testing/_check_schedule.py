@@ -61,6 +61,11 @@ def _trials(schedule: Any, falls: bool, tensors: bool, others: Sequence[Any]) ->
         yield Trial(law, lambda t, u: (schedule, t))
     if tensors:
         yield Trial(laws.takes_tensor_steps, lambda t, u: (schedule, t), _TENSORS)
+    if hasattr(schedule, "due"):
+        for law in (laws.changes_only_when_due, laws.ends_with_its_last_update):
+            yield Trial(law, lambda t, u,: (schedule, t))
+        if tensors:
+            yield Trial(laws.is_due_for_tensor_steps, lambda t, u: (schedule, t), _TENSORS)
     if not falls:
         yield Trial(laws.never_falls, lambda t, u: (schedule, t, u), _FALLS)
     for other in others:

@@ -62,9 +62,12 @@ from masklib.testing.laws._rules import takes_items_whole as takes_items_whole
 from masklib.testing.laws._rules import takes_the_lower_index_of_equals as takes_the_lower_index_of_equals
 from masklib.testing.laws._rules import takes_the_lowest as takes_the_lowest
 from masklib.testing.laws._schedules import SCHEDULES as SCHEDULES
+from masklib.testing.laws._schedules import changes_only_when_due as changes_only_when_due
+from masklib.testing.laws._schedules import ends_with_its_last_update as ends_with_its_last_update
 from masklib.testing.laws._schedules import equals_what_rises_alike as equals_what_rises_alike
 from masklib.testing.laws._schedules import is_a_function_of_the_step as is_a_function_of_the_step
 from masklib.testing.laws._schedules import is_a_sparsity as is_a_sparsity
+from masklib.testing.laws._schedules import is_due_for_tensor_steps as is_due_for_tensor_steps
 from masklib.testing.laws._schedules import never_falls as never_falls
 from masklib.testing.laws._schedules import takes_tensor_steps as takes_tensor_steps
 from masklib.testing.laws._scores import SCORES as SCORES

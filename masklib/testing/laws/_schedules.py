@@ -56,6 +56,38 @@ def never_falls(schedule: Schedule, t: int, u: int) -> None:
     assert float(schedule(t)) <= float(schedule(u)) + 1e-12
 
 
+def changes_only_when_due(schedule: Any, t: int) -> None:
+    """schedule(t) = schedule(t - 1) unless schedule.due(t), for t above 0.
+
+    >>> changes_only_when_due(schedules.linear(0.9, stop=10, every=5), 4)
+    """
+    if t and not schedule.due(t):
+        assert float(schedule(t)) == float(schedule(t - 1))
+
+
+def ends_with_its_last_update(schedule: Any, t: int) -> None:
+    """schedule.due(stop), and from there on the sparsity is exactly `final` and nothing is due, where it has these.
+
+    >>> ends_with_its_last_update(schedules.linear(0.9, stop=10, every=4), 11)
+    """
+    stop, final = getattr(schedule, "stop", None), getattr(schedule, "final", None)
+    if stop is not None:
+        assert schedule.due(stop)
+        assert not schedule.due(stop + 1 + t)
+        assert float(schedule(stop + t)) == float(schedule(stop))
+        assert final is None or float(schedule(stop)) == final
+
+
+def is_due_for_tensor_steps(schedule: Any, t: int) -> None:
+    """schedule.due(tensor(t)) = schedule.due(t), as a 0-d bool tensor.
+
+    >>> is_due_for_tensor_steps(schedules.linear(0.9, stop=10), 5)
+    """
+    got = schedule.due(torch.tensor(t, device="cpu"))
+    assert isinstance(got, Tensor), f"it gave {got!r}"
+    assert (got.dtype, got.shape, bool(got)) == (torch.bool, (), bool(schedule.due(t))), f"it gave {got!r}"
+
+
 def equals_what_rises_alike(schedule: Schedule, other: Schedule, t: int) -> None:
     """schedule = other only if schedule(t) = other(t).
 
