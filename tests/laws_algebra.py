@@ -10,7 +10,7 @@ from typing import Any
 
 from masklib import complement, count, difference, intersection, overlap, sparsity, union
 from masklib.testing._oracle import named
-from masklib.testing.laws._compare import below, plain, same, storages
+from masklib.testing.laws import below, plain, same, storages
 
 
 def commutes(a: Any, b: Any) -> None:
