@@ -22,16 +22,15 @@ M = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)) < 0.7
 HALF = torch.tensor(0.5, dtype=torch.float64)
 
 
-def pool(s, m=M):
-    return selection.lowest([s], [m], HALF, "amount", [""], False)[0]
+def pool(s, m=M, number=HALF):
+    return selection.lowest([s], [m], number, "amount", [""], False)[0]
 
 
-def rows(s, m=M):
-    return selection.lowest_in_rows(s, m, None, HALF, "amount", "", False)
+def rows(s, m=M, number=HALF):
+    return selection.lowest_in_rows(s, m, None, number, "amount", "", False)
 
 
 both = pytest.mark.parametrize("f", [pool, rows])
-GROUPS = {pool: ml.elements(), rows: ml.rows()}
 EXPECTED = {f: f(S) for f in (pool, rows)}
 
 
@@ -84,13 +83,13 @@ def test_transforms_of_functions_do_not(f, direct):
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
 @pytest.mark.parametrize("pre_dispatch", [False, True])
 def test_traces_record_the_operator(f, mode, pre_dispatch, direct):
-    def call(s, m):
-        return ml.compute_mask(s, m, amount=0.5, groups=GROUPS[f])
+    def call(s, m, number):
+        return f(s, m, number)
 
-    graph = make_fx(call, tracing_mode=mode, pre_dispatch=pre_dispatch)(S, M)
+    graph = make_fx(call, tracing_mode=mode, pre_dispatch=pre_dispatch)(S, M, HALF)
     assert any("masklib" in name for name in names_of(graph.graph))
     assert not direct
-    assert torch.equal(graph(-S, M), f(-S))
+    assert torch.equal(graph(-S, M, HALF), f(-S))
 
 
 def test_jit_trace_records_the_operator(direct):
@@ -119,7 +118,7 @@ def test_export_records_the_operator(f, strict):
 def test_fake_tensors_stay_fake(f, direct):
     with FakeTensorMode() as mode:
         fake = mode.from_tensor(S)
-        got = ml.compute_mask(fake, mode.from_tensor(M), amount=0.5, groups=GROUPS[f])
+        got = f(fake, mode.from_tensor(M), mode.from_tensor(HALF))
     assert type(got) is not torch.Tensor
     assert got.shape == S.shape
     assert not direct
@@ -180,30 +179,29 @@ def test_tensors_that_numpy_cannot_read_take_the_operator(f, direct):
 
 META, W = torch.empty(4, device="meta"), torch.arange(4.0)
 FLAGS = torch.ones(4, dtype=torch.bool)
+NOWHERE = HALF.to("meta")
 MIXES = {
-    "one of a mapping": (lambda: ml.l1_unstructured({"a": W, "b": META}, amount=1), "`scores` of 'b'"),
+    "one of several": (
+        lambda: selection.lowest([W, META], [None] * 2, HALF, "amount", ["a", "b"], True),
+        "`scores` of 'b'",
+    ),
     "the mask": (
         lambda: selection.lowest([W], [FLAGS.to("meta")], HALF, "amount", ["w"], True),
         "`default_mask` of 'w'",
     ),
     "the scores": (lambda: selection.lowest([META], [FLAGS], HALF, "amount", ["w"], True), "`scores` of 'w'"),
-    "the number": (lambda: ml.l1_unstructured(W, amount=HALF.to("meta")), "`amount`"),
-    "the number for rows": (
-        lambda: ml.compute_mask(W.view(2, 2), amount=HALF.to("meta"), groups=ml.rows()),
-        "`amount`",
-    ),
+    "the number": (lambda: pool(S, M, NOWHERE), "`amount`"),
+    "the number for rows": (lambda: rows(S, M, NOWHERE), "`amount`"),
     "the items of rows": (
-        lambda: selection.lowest_in_rows(
-            W.view(2, 2), None, torch.empty(2, device="meta").long(), HALF, "amount", "", False
-        ),
+        lambda: selection.lowest_in_rows(S, M, torch.empty(4, device="meta").long(), HALF, "amount", "", False),
         "`items`",
     ),
     "an item": (
         lambda: selection.item_scores([W.view(2, 2), META.view(2, 2)], [None, None], 2.0, False, ["a", "b"]),
         "`scores` of 'b'",
     ),
-    "labels": (lambda: ml.compute_mask(W, amount=1, groups=ml.labels(META.long())), "`items`"),
-    "the key": (lambda: ml.scores.random(W, key=torch.tensor(1, device="meta")), "`key`"),
+    "labels": (lambda: selection.lowest_labelled([W], [None], [META.long()], [], HALF, "amount", [""]), "`items`"),
+    "the key": (lambda: selection.noise(torch.tensor(1, device="meta"), "", 0, [2], W.device), "`key`"),
 }
 
 
@@ -220,7 +218,7 @@ def test_meta_tensors_alone_give_meta_masks():
         assert got.is_meta
         assert got.shape == (2, 2)
     assert ml.scores.random(META, key=1).is_meta
-    assert ml.compute_mask(META, amount=HALF.to("meta")).is_meta
+    assert pool(META, None, NOWHERE).is_meta
 
 
 def test_partial_calls_and_copies_of_the_surface_are_the_same():
