@@ -124,12 +124,17 @@ def _settle(few: Array, k: int) -> tuple[Any, int, int]:
 
 def ordered_at(values: Array, rank: int) -> Array:
     """A copy in which the value of a rank is in its place, all before it no higher and all behind it no lower."""
-    probe = np.sort(values[::_PROBE]) if values.size > _FEW else values[:0]
-    if np.count_nonzero(probe[1:] == probe[:-1]) > _REPEATED * probe.size:
+    if values.size > _FEW and _is_repetitive(values):
         return np.sort(values)
     ranked = values.copy()
     ranked.partition(rank)
     return ranked
+
+
+def _is_repetitive(values: Array) -> bool:
+    """Whether many of some values are equal."""
+    probe = np.sort(values[::_PROBE])
+    return bool(np.count_nonzero(probe[1:] == probe[:-1]) > _REPEATED * probe.size)
 
 
 def _has_nan(values: Array) -> bool:

@@ -41,7 +41,8 @@ def kill_lowest(
 
 def _of_one(scores: Tensor, alive: Tensor | None, how_many: _HowMany, by_magnitude: bool) -> Tensor:
     live = None if alive is None else _flags(alive)
-    survives = _survivors(_flat(scores, common_dtype((scores.dtype,))), live, how_many, by_magnitude)
+    dtype = scores.dtype if scores.dtype in NUMPY else common_dtype((scores.dtype,))
+    survives = _survivors(_flat(scores, dtype), live, how_many, by_magnitude)
     return torch.from_numpy(survives.reshape(scores.shape))
 
 
