@@ -163,7 +163,7 @@ def _survivors_of_all(
     shared = [i for i, members in enumerate(sets) if _pools(members) is None]
     if not shared:
         return {}
-    scores, live = ([items[i][part] for i in shared] for part in (0, 1))
+    scores, live = [items[i][0] for i in shared], [items[i][1] for i in shared]
     names, magnitude = [next(iter(sets[i])) for i in shared], items[shared[0]][2]
     return dict(
         zip(shared, selection.lowest(scores, live, as_tensor(how_many[1]), how_many[0], names, magnitude, floors))

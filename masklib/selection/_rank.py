@@ -13,7 +13,7 @@ from torch import Tensor
 from masklib.selection import _short, _short_device, _small
 from masklib.selection._device import Device
 from masklib.selection._floors import above_floors
-from masklib.selection._loop import DIRECT, HasNaN, cut_lowest
+from masklib.selection._loop import HasNaN, cut_lowest
 from masklib.selection._memory import Memory
 from masklib.selection._numbers import dying, dying_of_one
 from masklib.selection._pieces import empty_mask
@@ -49,7 +49,7 @@ def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by
     source: Memory | Device
     if not all(s.is_cpu for s in scores):
         source = Device(scores, alive, by_magnitude)
-    elif sum(s.numel() for s in scores) <= DIRECT:
+    elif sum(s.numel() for s in scores) <= _small.MOST:
         return _small.kill_lowest(scores, alive, how_many, by_magnitude)
     else:
         source = Memory(scores, alive, by_magnitude)
