@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from masklib._names import joined
 from masklib.selection._refusals import no_nan, opposite_infinities
 
 _REDUCED = 2**18  # elements reduced at a time: their float64 copy stays in cache; 2**16 and 2**20 were slower
@@ -74,7 +75,7 @@ def _beside(parts: Sequence[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0].contiguous()
     dtype = parts[0].dtype if len({part.dtype for part in parts}) == 1 else torch.float64
-    return torch.cat([part.to(parts[0].device, dtype) for part in parts], 1)
+    return joined([part.to(parts[0].device, dtype) for part in parts], 1)
 
 
 # ---- one row, one number --------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def check_groups(
 ) -> None:
     """Check the laws of groups on a groups value: plain data, its `labels` form, exact counts, the lowest first.
 
-    A check takes about SECONDS for 100 examples.
+    A check takes about 2 seconds for 100 examples.
 
     Args:
         groups: a groups value, of masklib or one of your own.
@@ -64,8 +64,8 @@ def _trials(groups: Any, method: Any, others: Sequence[Any]) -> Iterator[Trial]:
         yield Trial(laws.equals_what_folds_alike, partial(_both, groups, other))
     for law in (laws.is_exact, laws.takes_items_whole):
         yield Trial(law, lambda *case: (bound, groups, *case))
-    for law in (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals):
-        yield Trial(law, lambda *case: (bound, groups, operator.pos, *case))
+    for ranked in (laws.takes_the_lowest, laws.takes_the_lower_index_of_equals):
+        yield Trial(ranked, lambda *case: (bound, groups, operator.pos, *case))
     if getattr(groups, "p", None) in (None, 1, 2) and not getattr(groups, "mean", False):
         yield Trial(laws.follows_the_rule, lambda *case: (bound, groups, *case))
     if getattr(groups, "p", None) is None and not getattr(groups, "mean", False):

@@ -105,7 +105,8 @@ def _by_label(items: Mapping[str, Tensor], by_pool: Mapping[str, Tensor | None])
         found[0] = {}  # the one pool of all, even of nothing
     for name in sorted(items):
         labels = flat(items[name])
-        where = [0] * len(labels) if by_pool.get(name) is None else flat(by_pool[name])
+        own = by_pool.get(name)
+        where = [0] * len(labels) if own is None else flat(own)
         for i, (label, pool) in enumerate(zip(labels, where)):
             found.setdefault(pool, {}).setdefault(label, []).append((name, i))
     return list(found.values())

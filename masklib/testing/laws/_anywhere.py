@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from random import Random
@@ -114,7 +114,7 @@ def is_the_same_in_a_thread(f: Method, s: Any, m: Any) -> None:
     assert all(same(a, b) for a, b in zip(got, expected))
 
 
-def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """What calls give, or raise, in threads of their own that start together."""
     results: list[Any] = [None] * len(calls)
     start = threading.Barrier(len(calls))
