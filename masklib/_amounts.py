@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from masklib._read import RANKABLE, has_value
+from masklib.selection import Number
 
 _MOST = 2**63 - 1
 _EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
-
-
-Number = int | float | Tensor  # items, or a share; a tensor is 0-d, int64 or float64
 
 
 def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
@@ -56,13 +54,6 @@ def _tensor_number(argument: str, value: Tensor) -> Tensor:
     has_value(value, argument, _EXAMPLE[argument])
     _kind(argument, value.is_floating_point(), f"a tensor of {value.dtype}")
     return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64)
-
-
-def as_tensor(number: Number) -> Tensor:
-    """A number as a 0-d int64 or float64 tensor, as operators take it."""
-    if isinstance(number, Tensor):
-        return number
-    return torch.scalar_tensor(number, dtype=torch.float64 if isinstance(number, float) else torch.int64, device="cpu")
 
 
 def _kind(argument: str, fraction: bool, value: Any) -> None:

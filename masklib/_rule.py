@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from masklib import _read, selection
-from masklib._amounts import as_tensor
 from masklib._names import like
 from masklib.groups._folding import Folding
 from masklib.groups._plan import Set, folded, is_groups, plan
@@ -56,7 +55,7 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
         return None
     alive = None if default_mask is None else _read.masks(default_mask, scores, "default_mask")[""]
     magnitude = by_magnitude or p is not None
-    return selection.lowest([scores.detach()], [alive], as_tensor(how_many[1]), how_many[0], [""], magnitude)[0]
+    return selection.lowest([scores.detach()], [alive], how_many[1], how_many[0], [""], magnitude)[0]
 
 
 def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
@@ -165,9 +164,7 @@ def _survivors_of_all(
         return {}
     scores, live = [items[i][0] for i in shared], [items[i][1] for i in shared]
     names, magnitude = [next(iter(sets[i])) for i in shared], items[shared[0]][2]
-    return dict(
-        zip(shared, selection.lowest(scores, live, as_tensor(how_many[1]), how_many[0], names, magnitude, floors))
-    )
+    return dict(zip(shared, selection.lowest(scores, live, how_many[1], how_many[0], names, magnitude, floors)))
 
 
 def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, how_many: HowMany) -> Tensor:
@@ -180,7 +177,7 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
         whole = torch.ones(_shape(values[name], alive[name]), dtype=torch.bool, device=scores.device)
         real = folding.matrix(whole).any(1).view(shape).sum(1)
     pools = scores.reshape(shape), None if live is None else live.reshape(shape)
-    return selection.lowest_in_rows(*pools, real, as_tensor(how_many[1]), how_many[0], name, magnitude)
+    return selection.lowest_in_rows(*pools, real, how_many[1], how_many[0], name, magnitude)
 
 
 def _unfolded(folding: Folding, kept: Tensor, scores: Tensor, alive: Tensor | None, alone: bool) -> Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from masklib import _read, selection
-from masklib._amounts import as_tensor
 from masklib._names import Tensors, named
 
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
@@ -40,7 +39,9 @@ class Labels:
         names = sorted(values)
         labels = [_labels_like(self.items, values, "items"), _labels_like(self.pools, values, "pools")]
         tensors, masks = [values[n] for n in names], [alive[n] for n in names]
-        return dict(zip(names, selection.lowest_labelled(tensors, masks, *labels, as_tensor(number), counting, names)))
+        return dict(
+            zip(names, selection.lowest_labelled(tensors, masks, *labels, selection.as_tensor(number), counting, names))
+        )
 
 
 def labels(items: Tensors, pools: Tensors | None = None) -> Labels:

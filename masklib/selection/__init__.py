@@ -7,6 +7,8 @@ operators that torch.compile, torch.export and torch.func see past.
 
 from masklib.selection._eager import lowest as lowest
 from masklib.selection._eager import lowest_in_rows as lowest_in_rows
+from masklib.selection._numbers import Number as Number
+from masklib.selection._numbers import as_tensor as as_tensor
 from masklib.selection._numbers import dying as dying
 from masklib.selection._operators import item_scores as item_scores
 from masklib.selection._operators import lowest_labelled as lowest_labelled

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet, _dispatch_tls_local_include_set, _len_torch_function_stack
 
 from masklib.selection import _operators, _rank
+from masklib.selection._numbers import Number, as_tensor
 
 _PLAIN, _STRIDED = {Tensor, torch.nn.Parameter}, torch.strided
 _ALWAYS = DispatchKeySet(DispatchKey.BackendSelect) | DispatchKeySet(DispatchKey.ADInplaceOrView)
@@ -19,7 +20,7 @@ _UNUSUAL = ~_ALWAYS.raw_repr()
 def lowest(
     scores: Sequence[Tensor],
     alive: Sequence[Tensor | None],
-    number: Tensor,
+    number: Number,
     counting: str,
     names: Sequence[str],
     by_magnitude: bool,
@@ -30,7 +31,7 @@ def lowest(
     Args:
         scores: real tensors of any shape and layout, whose order is that of the pool; among equals the first dies.
         alive: a bool tensor of the shape of each, or None for all.
-        number: 0-d, int64 (so many) or float64 (a share).
+        number: an int or 0-d int64 (so many), or a float or 0-d float64 (a share).
         counting: what the number is: "amount", "keep" or "sparsity".
         names: of the tensors, for messages.
         by_magnitude: whether to rank absolute values.
@@ -42,16 +43,17 @@ def lowest(
     Raises:
         ValueError: if a live score is NaN, or the number or the floors cannot be met.
     """
-    if not torch.compiler.is_compiling() and _is_eager() and _are_plain(scores, alive, (number,)):
+    given = (number,) if isinstance(number, Tensor) else ()
+    if not torch.compiler.is_compiling() and _is_eager() and _are_plain(scores, alive, given):
         return _rank.lowest(scores, alive, number, counting, names, by_magnitude, least)
-    return _operators.lowest(scores, alive, number, counting, names, by_magnitude, least)
+    return _operators.lowest(scores, alive, as_tensor(number), counting, names, by_magnitude, least)
 
 
 def lowest_in_rows(
     scores: Tensor,
     alive: Tensor | None,
     items: Tensor | None,
-    number: Tensor,
+    number: Number,
     counting: str,
     name: str,
     by_magnitude: bool,
@@ -62,7 +64,7 @@ def lowest_in_rows(
         scores: (pools, items), real.
         alive: (pools, items) bool, or None for all.
         items: (pools,) int64, how many items of each row are real, the rest being dead; None for all.
-        number: 0-d for all rows, or (pools,).
+        number: as for `lowest`, for all rows, or (pools,).
         counting: what the number is: "amount", "keep" or "sparsity".
         name: of the tensor, for messages.
         by_magnitude: whether to rank absolute values.
@@ -73,9 +75,10 @@ def lowest_in_rows(
     Raises:
         ValueError: if a live score is NaN, or a row cannot meet the number.
     """
-    if not torch.compiler.is_compiling() and _is_eager() and _are_plain((scores, number), (alive, items)):
-        return _rank.lowest_in_rows(scores, alive, items, number, counting, name, by_magnitude)
-    return _operators.lowest_in_rows(scores, alive, items, number, counting, name, by_magnitude)
+    many = as_tensor(number)
+    if not torch.compiler.is_compiling() and _is_eager() and _are_plain((scores, many), (alive, items)):
+        return _rank.lowest_in_rows(scores, alive, items, many, counting, name, by_magnitude)
+    return _operators.lowest_in_rows(scores, alive, items, many, counting, name, by_magnitude)
 
 
 def _is_eager() -> bool:
