@@ -36,7 +36,7 @@ def remove(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn
     """
     sites = _pruned_sites(module, name, root, "removed")
     values = state.parameter(module, name) if len(sites) > 1 else None  # else they are written last of all
-    with unchanged_on_error([site.module for site in sites], values, draws=False):
+    with unchanged_on_error([site.module for site in sites], values, draws=False, records=False):
         for site in sites:
             hook = state.hook_of(*site)
             _drop_hooks(site)
@@ -64,7 +64,7 @@ def undo(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.M
     True
     """
     sites = _pruned_sites(module, name, root, "undone")
-    with unchanged_on_error([site.module for site in sites], draws=False):
+    with unchanged_on_error([site.module for site in sites], draws=False, records=False):
         for site in sites:
             state.leave(*site)
             _drop_hooks(site)
