@@ -10,7 +10,7 @@ from torch import nn
 from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
-from .._module.sites import Site, dotted, pruned_names, sites_of
+from .._module.sites import Site, sites_of, tied_sites
 from ._step import hooks
 
 
@@ -87,21 +87,23 @@ def bake(module: nn.Module) -> nn.Module:
     (True, False, 2)
     """
     clean = copy.deepcopy(module)
-    for site in [dotted(clean, name) for name in pruned_names(clean)]:
-        if not state.is_marked(*site):
-            continue  # it went with a tied one
-        if _alike(sites_of(*site, root=clean)):
-            remove(*site, root=clean)
-        else:
-            _untie(site)
+    for sites in tied_sites(clean):
+        pruned = [site for site in sites if state.is_marked(*site)]
+        while pruned and not _alike(sites):
+            _untie(pruned[0])
+            remove(*pruned[0])
+            sites.remove(pruned.pop(0))
+        for site in pruned:
             remove(*site)
     return clean
 
 
 def _alike(sites: list[Site]) -> bool:
-    """Whether a tied parameter reads the same at all of its sites, once pruning is permanent at the first."""
-    first = state.mask_of(*sites[0])
-    return all(state.is_marked(*site) and torch.equal(first, state.mask_of(*site)) for site in sites)
+    """Whether a parameter reads the same at all of its sites."""
+    if len(sites) == 1:
+        return True
+    masks = [state.mask_of(*site) for site in sites if state.is_marked(*site)]
+    return len(masks) == len(sites) and all(torch.equal(masks[0], mask) for mask in masks)
 
 
 def _untie(site: Site) -> None:
