@@ -46,6 +46,7 @@ def to_dense(state_dict: State) -> dict[str, Any]:
     >>> list(to_dense(m.state_dict()))
     ['weight', 'bias']
     """
+    _refuse_no_mapping(state_dict, "state_dict")
     names = _pairs(state_dict, [key.removesuffix("_orig") for key in state_dict if key.endswith("_orig")])
     _refuse_taken(state_dict, names)
     _refuse_tied(state_dict, names)
@@ -76,6 +77,8 @@ def to_pruned(state_dict: State, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     >>> list(to_pruned({"weight": torch.ones(2)}, {"weight": torch.tensor([True, False])}))
     ['weight_orig', 'weight_mask']
     """
+    _refuse_no_mapping(state_dict, "state_dict")
+    _refuse_no_mapping(masks, "masks")
     unknown = [name for name in masks if name not in state_dict]
     if unknown:
         raise ValueError(f"`masks` has names that `state_dict` lacks: {unknown}. Its keys: {list(state_dict)}.")
@@ -107,6 +110,7 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     >>> int((load_pruned(nn.Linear(4, 2), saved).weight == 0).sum())
     3
     """
+    _refuse_no_mapping(state_dict, "state_dict")
     parameters = plain_names(module)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
     for name in names:
@@ -141,6 +145,12 @@ def _like(state_dict: State, entries: Mapping[str, Any]) -> OrderedDict[str, Any
     if hasattr(state_dict, "_metadata"):
         result._metadata = copy.copy(state_dict._metadata)
     return result
+
+
+def _refuse_no_mapping(value: Any, argument: str) -> None:
+    if not isinstance(value, Mapping):
+        example = "model.state_dict()" if argument == "state_dict" else "prune.masks(model)"
+        raise TypeError(f"`{argument}` must be a mapping, got {type(value).__name__}. For example {example}.")
 
 
 def _refuse_taken(state_dict: State, names: Iterable[str]) -> None:

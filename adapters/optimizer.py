@@ -54,6 +54,7 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
     >>> int((layer.weight_orig == 0).sum())
     3
     """
+    _refuse_no_optimizer(optimizer)
     handle = Handle(module)
     given = None if masks is None else _given(module, masks)
     _refuse_strangers(optimizer, _masked(module) if given is None else given, all_of_them=masks is not None)
@@ -115,6 +116,14 @@ def _held(module: nn.Module, watcher: int) -> Entries:
     """What is pruned now, and what `remove` made permanent since the watcher came."""
     notes = [(name, *entry) for owner in list(module.modules()) for name, entry in watch(owner, watcher).items()]
     return _masked(module) + [entry for entry in notes if entry[1].shape == entry[2].shape]
+
+
+def _refuse_no_optimizer(optimizer: Any) -> None:
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}. "
+            "For example keep_zero(optimizer, model)."
+        )
 
 
 def _refuse_strangers(optimizer: Optimizer, entries: Entries, *, all_of_them: bool) -> None:

@@ -55,6 +55,14 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
     return importance_scores.detach()
 
 
+def check_module(module: Any, argument: str = "module") -> None:
+    """Refuse what is no module."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"`{argument}` must be an nn.Module, got {type(module).__name__}. For example {argument}=nn.Linear(4, 2)."
+        )
+
+
 def check_initialized(param: Tensor, what: str) -> None:
     """Refuse a parameter without a shape."""
     if isinstance(param, nn.parameter.UninitializedParameter):

@@ -10,7 +10,7 @@ from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
 from .._module.sites import dotted, pruned_names, sites_of
-from .._module.values import checked_mask
+from .._module.values import check_module, checked_mask
 from ._base import BasePruningMethod
 from ._methods import CustomFromMask
 from ._step import commit, hook_key
@@ -28,6 +28,7 @@ def is_pruned(module: nn.Module) -> bool:
     >>> is_pruned(nn.Linear(2, 3)), is_pruned(identity(nn.Linear(2, 3), "weight"))
     (False, True)
     """
+    check_module(module)
     return any(MARK in m.__dict__ or any(map(_prunes, m._forward_pre_hooks.values())) for m in module.modules())
 
 
