@@ -32,7 +32,7 @@ from ._module.parametrized import (
     unparametrize,
 )
 from ._module.sites import Site, dotted, known_names
-from ._module.values import check_initialized, checked_mask, scores_for
+from ._module.values import check_initialized, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -86,7 +86,7 @@ def prune(
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
         ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}
         kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})
-        kept = masklib.custom_from_mask(current, mask=_returned(kept))
+        kept = masklib.custom_from_mask(current, mask=masks_by_name(kept))
         for name, sites in chosen.items():
             for site in sites:
                 mask_parametrized(*site, kept[name])
@@ -279,16 +279,6 @@ def _chain(site: Site) -> Any:
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def _returned(masks: Any) -> dict[str, Any]:
-    """What a method gave back, by name."""
-    if not isinstance(masks, Mapping):
-        raise TypeError(
-            f"what `method` returns must be a mapping from names to masks, got {type(masks).__name__}. "
-            "For example {name: scores[name] > 0 for name in scores}."
-        )
-    return dict(masks)
 
 
 def _refuse_drop_in(site: Site) -> None:
