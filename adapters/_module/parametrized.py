@@ -45,8 +45,8 @@ Masked.__module__ = "masklib.adapters.parametrize"  # where pickles and document
 
 def chains(module: nn.Module) -> Mapping[str, Any]:
     """The module's own parametrizations by tensor name."""
-    found: Any = module.parametrizations if parametrize.is_parametrized(module) else {}
-    return dict(found.items())
+    found = module._modules.get("parametrizations")  # torch's is_parametrized takes long to say no
+    return dict(found.items()) if isinstance(found, nn.ModuleDict) else {}
 
 
 def masked_part(chain: Any) -> Masked | None:
