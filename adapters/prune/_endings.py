@@ -11,6 +11,7 @@ from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
 from .._module.sites import Site, dotted, pruned_names, sites_of
+from .._module.values import a_module
 from ._step import hooks
 
 
@@ -86,7 +87,7 @@ def bake(module: nn.Module) -> nn.Module:
     >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
     (True, False, 2)
     """
-    clean = copy.deepcopy(module)
+    clean = copy.deepcopy(a_module(module))
     for site in [dotted(clean, name) for name in pruned_names(clean)]:
         if not state.is_marked(*site):
             continue  # it went with a tied one
