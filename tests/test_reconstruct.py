@@ -290,7 +290,7 @@ def test_pools_are_chosen_when_their_columns_come():
         (ml.blocks((1, 4)), 8, lambda m: m.reshape(-1, 4)),
         (ml.blocks((2, 2)), 128, lambda m: m.view(3, 2, 12, 2).permute(0, 2, 1, 3).reshape(-1, 4)),
     ],
-    ids=str,
+    ids=["channels 0", "channels 1", "blocks 1 4", "blocks 2 2"],
 )
 def test_items_go_whole(groups, block, items):
     weight, _, h = problem()
