@@ -7,11 +7,22 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from . import _site
-from ._sites import dotted, plain_names, pruned_names
+from ._module import state
+from ._module.atomic import unchanged_on_error
+from ._module.sites import dotted, plain_names, pruned_names
+from ._module.values import as_buffer, check_values, checked_mask
 from .prune import custom_from_mask, undo
+
+__all__ = ["load_pruned", "to_dense", "to_pruned"]
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
+
 
 State = Mapping[str, Any]
 
@@ -28,7 +39,8 @@ def to_dense(state_dict: State) -> dict[str, Any]:
         A new dict, which a module that is not pruned loads.
 
     Raises:
-        ValueError: if an `_orig` has no `_mask`, or one that does not fit, or stands beside its plain name.
+        ValueError: if an `_orig` has no `_mask`, or one that does not fit, or stands beside its plain name; or if a
+            tied weight is not pruned alike under all of its names, which no dense state dict of the module can hold.
 
     >>> m = prune.custom_from_mask(nn.Linear(2, 1), "weight", torch.tensor([[1, 0]]))
     >>> list(to_dense(m.state_dict()))
@@ -36,12 +48,13 @@ def to_dense(state_dict: State) -> dict[str, Any]:
     """
     names = _pairs(state_dict, [key.removesuffix("_orig") for key in state_dict if key.endswith("_orig")])
     _refuse_taken(state_dict, names)
+    _refuse_tied(state_dict, names)
     dense = _like(state_dict, {})
     for key, value in state_dict.items():
         if key.removesuffix("_orig") in names and key.endswith("_orig"):
             name = key.removesuffix("_orig")
-            kept = _site.checked_mask(state_dict[f"{name}_mask"], value, None, repr(name))
-            dense[name] = _site.effective(value, kept.to(value.dtype))
+            kept = checked_mask(state_dict[f"{name}_mask"], value, None, repr(name))
+            dense[name] = state.effective(value, kept.to(value.dtype))
         elif not (key.endswith("_mask") and key.removesuffix("_mask") in names):
             dense[key] = value
     return dense
@@ -69,8 +82,8 @@ def to_pruned(state_dict: State, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     _refuse_taken(state_dict, [f"{name}{end}" for name in masks for end in ("_orig", "_mask")])
     pruned = _like(state_dict, {f"{k}_orig" if k in masks else k: v for k, v in state_dict.items()})
     for name, mask in masks.items():
-        kept = _site.checked_mask(mask, state_dict[name], None, repr(name))
-        pruned[f"{name}_mask"] = _site.as_buffer(kept, state_dict[name])
+        kept = checked_mask(mask, state_dict[name], None, repr(name))
+        pruned[f"{name}_mask"] = as_buffer(kept, state_dict[name])
     return pruned
 
 
@@ -97,12 +110,12 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     parameters = plain_names(module)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
     for name in names:
-        _site.check_values(parameters[name], repr(name))
-    kept = {n: _site.checked_mask(state_dict[f"{n}_mask"], parameters[n], None, repr(n)) for n in names}
+        check_values(parameters[name], repr(name))
+    kept = {n: checked_mask(state_dict[f"{n}_mask"], parameters[n], None, repr(n)) for n in names}
     masks = {dotted(module, n): mask for n, mask in kept.items()}
     values = [(t, t.detach().clone()) for t in _tensors(module)]
     try:
-        with _site.unchanged_on_error(list(module.modules())):
+        with unchanged_on_error(list(module.modules())):
             for name in pruned_names(module):
                 undo(*dotted(module, name))
             for site, mask in masks.items():
@@ -134,6 +147,21 @@ def _refuse_taken(state_dict: State, names: Iterable[str]) -> None:
     taken = [name for name in names if name in state_dict]
     if taken:
         raise ValueError(f"`state_dict` already has {taken}, which would be overwritten. Rename them first.")
+
+
+def _refuse_tied(state_dict: State, names: list[str]) -> None:
+    """Refuse a tensor that is pruned under one name and not, or otherwise, under another."""
+    first: dict[Any, str] = {}
+    masks = {f"{name}_orig": state_dict[f"{name}_mask"] for name in names}
+    for key in sorted(state_dict, key=lambda key: key not in masks):
+        value = state_dict[key]
+        if isinstance(value, Tensor) and value.numel() and not value.is_meta and not key.endswith("_mask"):
+            other = first.setdefault((value.data_ptr(), value.shape, value.stride(), value.dtype, value.device), key)
+            if other != key and other in masks and not (key in masks and torch.equal(masks[other], masks[key])):
+                raise ValueError(
+                    f"`state_dict` holds one tensor as {other!r} and {key!r} (tied weights), pruned differently. "
+                    "Prune all names of it, prune.custom_from_mask(..., root=model), or save prune.bake(model)."
+                )
 
 
 def _pairs(state_dict: State, names: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ from torch.func import functional_call
 
 import masklib
 
-from .weights import weights
+from . import weights
 
 Params = dict[str, Tensor]
 SHOWN = "3.weight"  # the layer whose masks are drawn

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from . import _site
-from ._sites import dotted, known_names, plain_names, pruned_names
-from .parametrize import originals
+from ._module import state
+from ._module.held import forget, watch
+from ._module.parametrized import masked_parts, originals
+from ._module.sites import dotted, known_names, plain_names, pruned_names
+from ._module.values import checked_mask, zero_one
+
+__all__ = ["Handle", "keep_zero"]
 
 
-def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tensor] | None = None) -> RemovableHandle:
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
+
+
+def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Handle:
     """Hold masked entries, and every optimizer state of their shape, at exactly zero after each step.
 
     Any optimizer will do: a state tensor of a parameter's shape (momentum, averages, sums of squares) is treated like
     the parameter itself; that of a scalar parameter cannot be told from a counter and is left alone. Takes effect at
-    once and after every step, for what is pruned then, and for good for what `remove` made permanent afterwards;
-    `undo` sets free. Without it nothing is lost while a module is pruned, since masked entries are not seen; but
-    `remove` and the steps after it would revive them. The dense values behind a mask are zeroed too, so `undo` no
-    longer brings them back.
+    once and after every step, for what is pruned then, by `adapters.prune` or `adapters.parametrize`, and for good for
+    what `remove` made permanent afterwards; `undo` sets free. Without it nothing is lost while a module is pruned,
+    since masked entries are not seen; but `remove` and the steps after it would revive them. The dense values behind a
+    mask are zeroed too, so `undo` no longer brings them back. Several optimizers may share a module, each holding what
+    is its own.
 
     Args:
         optimizer: it must hold the parameters.
         module: the module, pruned or not.
-        masks: by dotted parameter name, bool or 0/1, True = kept; the masks of the pruned parameters, as they are at
-            each step, if None.
+        masks: by dotted parameter name, bool or 0/1, True = kept; the masks of those pruned parameters that the
+            optimizer holds, as they are at each step, if None.
 
     Returns:
         A handle whose `remove()` ends it.
@@ -44,16 +54,43 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
     >>> int((layer.weight_orig == 0).sum())
     3
     """
-    _site.forget(module.parameters())
-    entries = _masked(module) if masks is None else _given(module, masks)
-    _refuse_strangers(optimizer, entries)
+    handle = Handle(module)
+    given = None if masks is None else _given(module, masks)
+    _refuse_strangers(optimizer, _masked(module) if given is None else given, all_of_them=masks is not None)
 
     def hold(*_: Any) -> None:
-        for _name, param, mask in _masked(module) if masks is None else entries:
-            _zero(optimizer, param, ~mask)
+        owned = _owned(optimizer)
+        for _name, param, mask in _held(module, handle.number) if given is None else given:
+            if id(param) in owned:
+                _zero(optimizer, param, ~mask)
 
     hold()
-    return optimizer.register_step_post_hook(hold)
+    handle.hook = optimizer.register_step_post_hook(hold)
+    return handle
+
+
+class Handle:
+    """What `keep_zero` returns; it may also be used in a `with` statement."""
+
+    _numbers = count()
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.number = next(self._numbers)
+        self.hook: Any = None
+
+    def remove(self) -> None:
+        """End it: from the next step on, dead entries move as the optimizer moves them."""
+        if self.hook is not None:
+            self.hook.remove()
+        for owner in self.module.modules():
+            forget(owner, self.number)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.remove()
 
 
 Entries = list[tuple[str, nn.Parameter, Tensor]]
@@ -63,24 +100,34 @@ def _given(module: nn.Module, masks: Mapping[str, Tensor]) -> Entries:
     """Names, parameters and masks as given."""
     known = originals(module) | plain_names(module)
     names = known_names(masks, known, "parameters", "masks")
-    return [(n, known[n], _site.checked_mask(masks[n], known[n], None, repr(n))) for n in names]
+    return [(n, known[n], checked_mask(masks[n], known[n], None, repr(n))) for n in names]
 
 
 def _masked(module: nn.Module) -> Entries:
-    """What is pruned now, and what `remove` made permanent since this was first asked."""
-    known = plain_names(module)
-    removed = [(n, p, mask) for n, p in known.items() if (mask := _site.watch(p)) is not None]
-    pruned = [(n, known[n], _site.mask_of(*dotted(module, n))) for n in pruned_names(module)]
-    return pruned + [entry for entry in removed if entry[1].shape == entry[2].shape]
+    """What is pruned now, by either adapter."""
+    sites = {name: dotted(module, name) for name in pruned_names(module)}
+    known = originals(module)
+    pruned = [(name, state.parameter(*site), state.mask_of(*site)) for name, site in sites.items()]
+    return pruned + [(n, known[n], zero_one(part.mask, repr(n))) for n, part in masked_parts(module).items()]
 
 
-def _refuse_strangers(optimizer: Optimizer, entries: Entries) -> None:
+def _held(module: nn.Module, watcher: int) -> Entries:
+    """What is pruned now, and what `remove` made permanent since the watcher came."""
+    notes = [(name, *entry) for owner in list(module.modules()) for name, entry in watch(owner, watcher).items()]
+    return _masked(module) + [entry for entry in notes if entry[1].shape == entry[2].shape]
+
+
+def _refuse_strangers(optimizer: Optimizer, entries: Entries, *, all_of_them: bool) -> None:
     if not entries:
         raise ValueError("`module` has no pruned parameter: prune it first, or pass masks={name: mask}.")
-    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    owned = _owned(optimizer)
     strangers = [name for name, param, _ in entries if id(param) not in owned]
-    if strangers:
+    if strangers and (all_of_them or len(strangers) == len(entries)):
         raise ValueError(f"`optimizer` does not hold {strangers}. Make it from module.parameters().")
+
+
+def _owned(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 @torch.no_grad()

@@ -6,72 +6,116 @@ core's, so anything composes: histories, groups, scores, layerwise budgets.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 import masklib
+from masklib import _read
 
-from ._attribute import MARK
-from ._site import unchanged_on_error
-from ._sites import Site, dotted, known_names
-from .weights import weights
+from ._module.atomic import unchanged_on_error
+from ._module.computed import MARK
+from ._module.held import note
+from ._module.parametrized import (
+    Masked,
+    behind,
+    chains,
+    mask_parametrized,
+    masked_part,
+    masked_parts,
+    originals,
+    others,
+    unparametrize,
+)
+from ._module.sites import Site, dotted, known_names
+from ._module.values import check_initialized, checked_mask, scores_for
+from ._module.weights import pickable
+
+__all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
+
 
 Method = Callable[[dict[str, Tensor], dict[str, Tensor]], Mapping[str, Tensor]]
 
 
-class Masked(nn.Module):
-    """The parametrization: where(mask, weight, 0), with the mask as a bool buffer of the weight's shape."""
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor, order: tuple[str, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mask", mask)
-        self.order = order  # of the module's parameters before, for `remove`
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Zero what the mask kills."""
-        return masklib.apply(weight, self.mask)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Take an assigned value as it is."""
-        return weight
-
-
-def prune(module: nn.Module, method: Method, names: Iterable[str] | None = None) -> nn.Module:
+def prune(
+    module: nn.Module,
+    method: Method,
+    names: Iterable[str] | None = None,
+    *,
+    importance_scores: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
     """Prune parameters of a module by a method of the core; what one call names is one pool.
 
     A parameter that occurs under several (tied) names counts once, under the first, and is pruned under all of them.
 
     Args:
         module: any module.
-        method: `(scores, default_mask) -> mask` on mappings by name, such as `partial(l1_unstructured, amount=0.5)`;
-            the scores it sees are the parameters under their masks.
-        names: dotted parameter names; `masklib.adapters.weights` if None.
+        method: `(scores, default_mask) -> mask` on mappings by name, such as `partial(l1_unstructured, amount=0.5)`.
+        names: dotted parameter names; if None, those of `importance_scores`, or else `masklib.adapters.weights`, with a
+            warning if a normed weight is left out.
+        importance_scores: scores by dotted name, of the parameters' shapes, for each of the names; the parameters under
+            their masks if None.
 
     Returns:
         The module.
 
     Raises:
-        TypeError, ValueError: if a name is no parameter, or whatever the method raises; nothing is changed then.
+        TypeError: if the method cannot be called, or the scores are not a mapping of tensors.
+        ValueError: if a name is no parameter, scores do not fit, there is nothing to prune, or whatever the method
+            raises; nothing is changed then.
 
     >>> layer = prune(nn.Linear(4, 2), partial(masklib.l1_unstructured, amount=3))
     >>> sorted(layer.state_dict())
     ['bias', 'parametrizations.weight.0.mask', 'parametrizations.weight.original']
     """
-    chosen = _chosen(module, names)
+    _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
+    given = None if importance_scores is None else dict(_read.mapping(importance_scores, "importance_scores"))
+    chosen = _chosen(module, given if names is None and given is not None else names)
+    if given is not None:
+        _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
-        scores = {name: getattr(*sites[0]).detach().clone() for name, sites in chosen.items()}
-        kept = method(scores, {name: _mask_of(sites, scores[name]) for name, sites in chosen.items()})
-        kept = masklib.custom_from_mask(scores, mask=dict(kept))
+        current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
+        ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}
+        kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})
+        kept = masklib.custom_from_mask(current, mask=dict(kept))
         for name, sites in chosen.items():
             for site in sites:
-                _set_mask(site, kept[name])
+                mask_parametrized(*site, kept[name])
+    return module
+
+
+def set_mask(module: nn.Module, name: str, mask: Tensor) -> nn.Module:
+    """Set the mask of a parameter, whatever it was before: dead entries may come back, with the values they have.
+
+    Args:
+        module: any module.
+        name: the dotted name of a parameter, pruned or not; it is set under all names of a tied one.
+        mask: bool or 0/1 mask of the parameter's shape, who lives from now on; it is copied.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError, ValueError: if the mask or the name does not fit; nothing is changed then.
+
+    >>> layer = prune(nn.Linear(2, 1), partial(masklib.l1_unstructured, amount=2))
+    >>> masks(set_mask(layer, "weight", torch.tensor([[True, False]])))
+    {'weight': tensor([[ True, False]])}
+    """
+    sites = _chosen(module, [name])[name]
+    kept = checked_mask(mask, originals(module)[name], None, repr(name))
+    with unchanged_on_error([site.module for site in sites]):
+        for site in sites:
+            mask_parametrized(*site, kept)
     return module
 
 
@@ -87,8 +131,22 @@ def masks(module: nn.Module) -> dict[str, Tensor]:
     >>> masks(prune(nn.Linear(2, 1), partial(masklib.l1_unstructured, amount=2)))
     {'weight': tensor([[False, False]])}
     """
-    parts = {name: _masked(dotted(module, name)) for name in originals(module)}
-    return {name: part.mask for name, part in parts.items() if part is not None}
+    return {name: part.mask for name, part in masked_parts(module).items()}
+
+
+def is_pruned(module: nn.Module) -> bool:
+    """Whether the module or any module in it is pruned by `prune`.
+
+    Args:
+        module: any module.
+
+    Returns:
+        True if any parametrization is a mask.
+
+    >>> is_pruned(nn.Linear(2, 1))
+    False
+    """
+    return bool(masked_parts(module))
 
 
 def remove(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
@@ -108,43 +166,109 @@ def remove(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
     >>> list(layer.state_dict()), int((layer.weight == 0).sum())
     (['weight', 'bias'], 1)
     """
+    sites = _pruned_sites(module, names)
+    values = [_chain(site)().detach() for site in sites]
+    for site, value in zip(sites, values):
+        param, kept = _chain(site).original, _mask(site)
+        unparametrize(*site, value)
+        note(*site, param, kept)
+    return module
+
+
+def undo(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
+    """Take the pruning back: plain parameters with the dense values that the originals hold.
+
+    Args:
+        module: a module pruned by `prune`.
+        names: dotted parameter names; all that are pruned if None.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: if a name is not pruned, or has other parametrizations too; nothing is changed then.
+
+    >>> layer = undo(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1)))
+    >>> int((layer.weight == 0).sum())
+    0
+    """
+    for site in _pruned_sites(module, names):
+        unparametrize(*site, None)
+    return module
+
+
+def bake(module: nn.Module) -> nn.Module:
+    """Copy a module with all its pruning made permanent.
+
+    Args:
+        module: any module, pruned or not; it is left as it is.
+
+    Returns:
+        A deep copy with plain parameters, which computes the same.
+
+    Raises:
+        ValueError: if a pruned tensor has other parametrizations too.
+
+    >>> list(bake(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1))).state_dict())
+    ['weight', 'bias']
+    """
+    return remove(copy.deepcopy(module))
+
+
+# ---- sites ----------------------------------------------------------------------------------------------------------
+
+
+def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Site]]:
+    """The sites of each chosen parameter, by the first of its names."""
+    known, places = originals(module), _places(module)
+    wanted = list(pickable(module, "names")) if names is None else known_names(names, known, "parameters")
+    chosen: dict[int, tuple[str, list[Site]]] = {}
+    for name in wanted:
+        check_initialized(known[name], repr(name))
+        chosen.setdefault(id(known[name]), (name, places[id(known[name])]))
+    for _, sites in chosen.values():
+        for site in sites:
+            _refuse_drop_in(site)
+    return dict(chosen.values())
+
+
+def _places(module: nn.Module) -> dict[int, list[Site]]:
+    """All sites of each parameter, by identity, in one walk."""
+    found: dict[int, list[Site]] = {}
+    for owner in module.modules():
+        if not isinstance(owner, nn.utils.parametrize.ParametrizationList):
+            own = {n: p for n, p in owner._parameters.items() if p is not None} | behind(owner)
+            for name, param in own.items():
+                found.setdefault(id(param), []).append(Site(owner, name))
+    return found
+
+
+def _pruned_sites(module: nn.Module, names: Iterable[str] | None) -> list[Site]:
     pruned = masks(module)
     wanted = known_names(pruned if names is None else names, pruned, "pruned parameters")
     sites = list(dict.fromkeys(dotted(module, name) for name in wanted))
     for site in sites:
         _refuse_others(site)
-    values = [_chain(site)().detach() for site in sites]
-    for site, value in zip(sites, values):
-        _put_back(site, value)
-    return module
+    return sites
 
 
-def originals(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by every dotted name they have without parametrizations, those made of several tensors left out."""
-    found: dict[str, nn.Parameter] = {}
-    for prefix, owner in module.named_modules(remove_duplicate=False):
-        if not isinstance(owner, parametrize.ParametrizationList):
-            chains: Any = owner.parametrizations if parametrize.is_parametrized(owner) else {}
-            originals = {n: chain.original for n, chain in chains.items() if "original" in chain._parameters}
-            own = {n: p for n, p in owner._parameters.items() if p is not None} | originals
-            found |= {f"{prefix}.{n}" if prefix else n: p for n, p in own.items()}
-    return found
+def _alive(sites: list[Site], tensor: Tensor) -> Tensor:
+    """Who is alive at every site; a new tensor."""
+    parts = [_mask(site) for site in sites if masked_part(_chain(site)) is not None]
+    return reduce(torch.logical_and, parts, torch.ones_like(tensor, dtype=torch.bool))
 
 
-def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Site]]:
-    """The sites of each chosen parameter, by the first of its names."""
-    known = originals(module)
-    wanted = [*weights(module), *masks(module)] if names is None else known_names(names, known, "parameters")
-    chosen: dict[int, tuple[str, list[Site]]] = {}
-    for name in wanted:
-        if isinstance(known[name], nn.parameter.UninitializedParameter):
-            raise ValueError(f"{name!r} is not initialized. Run a forward pass first.")
-        sites = list(dict.fromkeys(dotted(module, n) for n, p in known.items() if p is known[name]))
-        chosen.setdefault(id(known[name]), (name, sites))
-    for _, sites in chosen.values():
-        for site in sites:
-            _refuse_drop_in(site)
-    return dict(chosen.values())
+def _mask(site: Site) -> Any:
+    part = masked_part(_chain(site))
+    return None if part is None else part.mask
+
+
+def _chain(site: Site) -> Any:
+    """The parametrizations of a site."""
+    return chains(site.module).get(site.name, ())
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
 
 
 def _refuse_drop_in(site: Site) -> None:
@@ -153,59 +277,10 @@ def _refuse_drop_in(site: Site) -> None:
         raise ValueError(f"{type(site.module).__name__} is pruned by adapters.prune: remove or undo that first.")
 
 
-def _mask_of(sites: list[Site], tensor: Tensor) -> Tensor:
-    """Who is alive at every site."""
-    parts = [part for site in sites if (part := _masked(site)) is not None]
-    return reduce(torch.logical_and, [part.mask for part in parts], torch.ones_like(tensor, dtype=torch.bool))
-
-
-def _masked(site: Site) -> Masked | None:
-    return next((part for part in _chain(site) if isinstance(part, Masked)), None)
-
-
-def _chain(site: Site) -> Any:
-    """The parametrizations of a site."""
-    return site.module.parametrizations[site.name] if parametrize.is_parametrized(*site) else ()  # type: ignore[index]
-
-
-@torch.inference_mode(False)
-def _set_mask(site: Site, kept: Tensor) -> None:
-    """Set a copy of the mask, which training can use later."""
-    kept = kept.clone()
-    part = _masked(site)
-    if part is None:
-        parametrize.register_parametrization(*site, Masked(kept, _order(site.module)))
-    else:
-        part.mask = kept
-
-
-def _order(module: nn.Module) -> tuple[str, ...]:
-    """The order that the module's parameters had before any of them was pruned."""
-    parts = [part for name in getattr(module, "parametrizations", ()) if (part := _masked(Site(module, name)))]
-    return parts[0].order if parts else tuple(module._parameters)
-
-
 def _refuse_others(site: Site) -> None:
-    others = [type(part).__name__ for part in _chain(site) if not isinstance(part, Masked)]
-    if others:
+    more = others(_chain(site))
+    if more:
         raise ValueError(
-            f"{site.what} has other parametrizations too, {others}, and torch removes all or none. To end them all: "
+            f"{site.what} has other parametrizations too, {more}, and torch removes all or none. To end them all: "
             f"torch.nn.utils.parametrize.remove_parametrizations(module, {site.name!r})."
         )
-
-
-def _put_back(site: Site, value: Tensor) -> None:
-    """Write the pruned values into the parameter itself, then give it its name and its place back."""
-    module, name = site
-    order = _order(module)
-    with torch.no_grad():
-        _chain(site).original.copy_(value)
-    parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-    parameters = dict(module._parameters)
-    names = [n for n in parameters if n != name]
-    later = [n for n in order[order.index(name) + 1 :] if n in names] if name in order else []
-    names.insert(names.index(later[0]) if later else len(names), name)
-    module._parameters.clear()
-    module._parameters.update({n: parameters[n] for n in names})
-    if isinstance(module, nn.RNNBase):
-        module._init_flat_weights()

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from masklib._read import RANKABLE, has_value
+from masklib.selection import Number
 
 _MOST = 2**63 - 1
 _EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
 
 
-def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
-    """Read the one number given: which argument it is, and its value as a 0-d int64 or float64 tensor."""
+def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
+    """Read the one number given: which argument it is, and its value."""
     pairs = ("amount", amount), ("keep", keep), ("sparsity", sparsity)
     given = [pair for pair in pairs if pair[1] is not None]
     if len(given) != 1:
@@ -25,7 +26,7 @@ def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Tensor]:
     return argument, _number(argument, value)
 
 
-def _number(argument: str, value: Any) -> Tensor:
+def _number(argument: str, value: Any) -> Number:
     if isinstance(value, np.ndarray):  # what a numpy number is while it is traced
         value = torch.as_tensor(value)
     if isinstance(value, Tensor):
@@ -40,7 +41,7 @@ def _number(argument: str, value: Any) -> Tensor:
     if not 0 <= value <= (1 if fraction else _MOST):
         bound = "a fraction between 0 and 1" if fraction else "at least 0, and no more than a pool has"
         out_of_range(argument, value, bound)
-    return torch.scalar_tensor(value, dtype=torch.float64 if fraction else torch.int64, device="cpu")  # type: ignore[arg-type]
+    return float(value) if fraction else int(value)
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:

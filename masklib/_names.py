@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Tensors = Tensor | Mapping[str, Tensor]
@@ -25,3 +26,12 @@ def each(function: Callable[..., Any], first: Any, *others: Any) -> Any:
     """Call `function` once a name on values of one form (a tensor, or mappings with the same names)."""
     values = [named(other) for other in others]
     return like(first, {n: function(v, *(o[n] for o in values)) for n, v in named(first).items()})
+
+
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along a dim outside any autocast region, which raises for float16 in one of bfloat16."""
+    device = parts[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return torch.cat(list(parts), dim)
+    with torch.autocast(device, enabled=False):
+        return torch.cat(list(parts), dim)

@@ -14,7 +14,7 @@ from torch import Tensor
 from masklib import _read, selection
 from masklib._names import like
 from masklib.groups._folding import Folding
-from masklib.groups._plan import Set, is_groups, plan
+from masklib.groups._plan import Set, folded, is_groups, plan
 
 Values = Mapping[str, Tensor]
 Alive = Mapping[str, Tensor | None]
@@ -27,6 +27,10 @@ def apply_rule(
 ) -> Any:
     """Kill the lowest items of each pool."""
     _refuse_groups(groups)
+    if isinstance(scores, Tensor) and least is None:
+        mask = _of_one(scores, default_mask, how_many, groups, by_magnitude)
+        if mask is not None:
+            return mask
     values, alive = read(scores, default_mask)
     own = getattr(groups, "rank", None)
     if own is not None:
@@ -37,6 +41,21 @@ def apply_rule(
     sets = plan(groups, shapes)
     items = _scored(sets, values, alive, getattr(groups, "p", None), getattr(groups, "mean", False), by_magnitude)
     return like(scores, kill(sets, items, values, alive, how_many, _floors(least, sets, groups)))
+
+
+def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, by_magnitude: bool) -> Tensor | None:
+    """The mask of one tensor whose entries compete as they lie; None if there is more to plan.
+
+    The general way without its lists and mappings, which take longer than ranking a thousand elements does.
+    """
+    _read.is_dense(scores, "", "scores")
+    folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
+    p = getattr(groups, "p", None)
+    if folding is None or folding.into is not None or p == 0 or scores.dtype not in _read.RANKABLE:
+        return None
+    alive = None if default_mask is None else _read.masks(default_mask, scores, "default_mask")[""]
+    magnitude = by_magnitude or p is not None
+    return selection.lowest([scores.detach()], [alive], how_many[1], how_many[0], [""], magnitude)[0]
 
 
 def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
@@ -143,7 +162,7 @@ def _survivors_of_all(
     shared = [i for i, members in enumerate(sets) if _pools(members) is None]
     if not shared:
         return {}
-    scores, live = ([items[i][part] for i in shared] for part in (0, 1))
+    scores, live = [items[i][0] for i in shared], [items[i][1] for i in shared]
     names, magnitude = [next(iter(sets[i])) for i in shared], items[shared[0]][2]
     return dict(zip(shared, selection.lowest(scores, live, how_many[1], how_many[0], names, magnitude, floors)))
 

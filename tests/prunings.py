@@ -37,7 +37,7 @@ def everything(module):
             for k, h in module._forward_pre_hooks.items()
         },
         [
-            (n, h._record.died.tolist(), len(h._record.methods))
+            (n, h._record.died.tolist(), len(h._record.steps))
             for n, h in vars(module).get("_masklib_pruned", {}).items()
         ],
         sorted(vars(module)),

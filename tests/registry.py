@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,16 +22,18 @@ class Case(NamedTuple):
     method: Callable[..., Any]
     takes: tuple[str, ...] = ("amount", "keep", "sparsity")  # the numbers; none for a method without one
     groups: Any = None  # the rule it follows, None if it is not one rule
-    magnitude: bool = False  # ranks absolute scores
+    ranks: Callable[..., Any] | None = operator.pos  # the score whose lowest die, None if none is promised
     noisy: bool = False  # ranks noise: looks at no scores
     order_only: bool = False  # ranks single elements by their order alone
     per_tensor: bool = False  # pools never span tensors
     shapes: tuple[tuple[int, ...], ...] = EVEN  # of scores that it can take
+    itemized: bool = False  # items have several elements, so that scores are added up
 
     @property
-    def itemized(self) -> bool:
-        """Whether items have several elements, so that scores are added up."""
-        return type(self.groups).__name__ in ("Channels", "Heads", "Blocks", "Labels")
+    def promises(self) -> dict[str, Any]:
+        """What `check_method` has to know: the rule, or that there is none."""
+        rule = {"exact": False, "ranks": None} if self.groups is None else {"counts": self.groups, "ranks": self.ranks}
+        return rule | {"nan": rule["ranks"] is not None}
 
 
 def half(scores: Any) -> Any:
@@ -50,12 +53,12 @@ def by_label(scores: Any, default_mask: Any = None, **number: Any) -> Any:
 
 
 def pairs(scores: Any) -> Any:
-    tensors, start, items = oracle.named(scores), 0, {}
+    tensors, start, labels = oracle.named(scores), 0, {}
     for name in sorted(tensors):
         size = tensors[name].numel()
-        items[name] = (torch.arange(size, device="cpu") // 2 + start).view(tensors[name].shape)
+        labels[name] = (torch.arange(size, device="cpu") // 2 + start).view(tensors[name].shape)
         start += size
-    return ml.labels(items if isinstance(scores, Mapping) else items[""])
+    return ml.labels(labels if isinstance(scores, Mapping) else labels[""])
 
 
 def by_set(scores: Any, default_mask: Any = None, **number: Any) -> Any:
@@ -72,6 +75,11 @@ def rule(groups: Any, **options: Any) -> Case:
     return Case(partial(ml.compute_mask, groups=groups), groups=groups, **options)
 
 
+def items(groups: Any, **options: Any) -> Case:
+    """The same, where items have several elements."""
+    return rule(groups, itemized=True, **options)
+
+
 ELEMENTS, KEEP = ml.elements(), ("keep",)
 HISTORY = (partial(ml.l1_unstructured, amount=0.3), partial(ml.random_unstructured, key=1, amount=0.2))
 
@@ -82,26 +90,28 @@ CASES = {
     "rows": rule(ml.rows(), order_only=True, per_tensor=True),
     "rows -1": rule(ml.rows(-1), order_only=True, per_tensor=True),
     "windows": rule(ml.windows(2), order_only=True, per_tensor=True),
-    "channels": rule(ml.channels(0)),
-    "channels mean": rule(ml.channels(1, p=1, mean=True)),
-    "channels max": rule(ml.channels(-1, p=math.inf)),
-    "heads": rule(ml.heads(2, dim=1)),
-    "heads parts": rule(ml.heads(2, parts=(1, 1), p=1), shapes=((4, 6), (8, 2), (4, 2, 2))),
-    "blocks": rule(ml.blocks((1, 2))),
-    "blocks norm": rule(ml.blocks((2,), p=1)),
+    "channels": items(ml.channels(0)),
+    "channels mean": items(ml.channels(1, p=1, mean=True)),
+    "channels max": items(ml.channels(-1, p=math.inf)),
+    "heads": items(ml.heads(2, dim=1)),
+    "heads parts": items(ml.heads(2, parts=(1, 1), p=1), shapes=((4, 6), (8, 2), (4, 2, 2))),
+    "blocks": items(ml.blocks((1, 2))),
+    "blocks norm": items(ml.blocks((2,), p=1)),
     "labels": Case(by_label),
     "coupled": Case(by_set, shapes=((4, 6),)),
-    "l1_unstructured": Case(ml.l1_unstructured, groups=ELEMENTS, magnitude=True),
-    "random_unstructured": Case(partial(ml.random_unstructured, key=7), noisy=True),
-    "ln_structured": Case(partial(ml.ln_structured, n=1, dim=0), groups=ml.channels(0, p=1)),
-    "random_structured": Case(partial(ml.random_structured, dim=1, key=7), noisy=True),
+    "l1_unstructured": Case(ml.l1_unstructured, groups=ELEMENTS, ranks=torch.abs),
+    "random_unstructured": Case(partial(ml.random_unstructured, key=7), groups=ELEMENTS, ranks=None, noisy=True),
+    "ln_structured": Case(partial(ml.ln_structured, n=1, dim=0), groups=ml.channels(0, p=1), itemized=True),
+    "random_structured": Case(
+        partial(ml.random_structured, dim=1, key=7), groups=ml.channels(1), ranks=None, noisy=True
+    ),
     "n_of_m": Case(partial(ml.n_of_m, of=2), KEEP, ml.windows(2), order_only=True, per_tensor=True),
     "n_of_m dim 1": Case(partial(ml.n_of_m, of=2, dim=1), KEEP, ml.windows(2, 1), order_only=True, per_tensor=True),
     "layerwise": Case(ml.layerwise(ml.l1_unstructured), per_tensor=True),
     "chain": Case(ml.chain(*HISTORY), takes=()),
 }
 METHODS = {name: case for name, case in CASES.items() if case.takes}
-RULES = {name: case for name, case in CASES.items() if case.groups is not None}
+RULES = {name: case for name, case in CASES.items() if case.groups is not None and case.ranks is not None}
 
 
 def bind(case: Case, number: Mapping[str, Any]) -> Callable[..., Any]:

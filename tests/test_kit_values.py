@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -22,6 +23,20 @@ class Unequal(type(ml.rows())):
     __hash__ = object.__hash__
 
 
+def first_set_only(scores, default_mask=None, *, groups, **number):
+    masks = ml.compute_mask(scores, default_mask, groups=groups, **number)
+    return masks | {"b": ml.identity(scores, default_mask)["b"]}
+
+
+def one_less(scores, default_mask=None, *, groups, **number):
+    """The last that is left in the first tensor goes too."""
+    masks = ml.compute_mask(scores, default_mask, groups=groups, **number)
+    live = masks["a"].flatten(1).any(1).nonzero()
+    if len(live):
+        masks["a"][live[-1]] = False
+    return masks
+
+
 def along_the_other_dim(scores, default_mask=None, *, groups, **number):
     other = replace(groups, dim=-1 - groups.dim)
     return ml.compute_mask(scores, default_mask, groups=other, **number)
@@ -36,6 +51,51 @@ def with_higher_ties(scores, default_mask=None, *, groups, **number):
     return ml.compute_mask(scores.flip(-1), turned, groups=groups, **number).flip(-1)
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Equal to whatever has the same dim, but each index along the other one is a pool."""
+
+    dim: int = 0
+
+    def fold(self, shape):
+        return ml.rows(-1 - self.dim).fold(shape)
+
+    def __eq__(self, other):
+        return getattr(other, "dim", None) == self.dim
+
+    def __hash__(self):
+        return hash(self.dim)
+
+
+@dataclass(frozen=True)
+class Diagonals:
+    """Each run of `of` along the wrapped diagonals of a matrix a pool, such as 2 out of 4."""
+
+    of: int
+
+    def fold(self, shape):
+        if len(shape) != 2 or not shape.numel() or shape[0] % self.of:
+            raise ValueError(f"the rows of {tuple(shape)} are no runs of {self.of}")
+        row, column = torch.arange(shape[0]), torch.arange(shape[1])[:, None]
+        along = row * shape[1] + (column + row) % shape[1]
+        return ml.Folding.by_index(along.reshape(-1, self.of, 1), shape)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of a matrix whose rows are in another order."""
+
+    order: tuple[int, ...]
+    width: int
+
+    def fold(self, shape):
+        if len(shape) != 2 or shape[0] != len(self.order) or shape[1] % self.width:
+            raise ValueError(f"{tuple(shape)} has no tiles of width {self.width}")
+        index = torch.arange(shape.numel()).view(shape)[list(self.order)]
+        tiles = index.view(shape[0] // 2, 2, -1, self.width).transpose(1, 2)
+        return ml.Folding.by_index(tiles.reshape(-1, 2 * self.width), shape)
+
+
 GROUPS = [
     (ml.elements(), {}),
     (ml.rows(-1), {}),
@@ -44,7 +104,16 @@ GROUPS = [
     (ml.windows(4, 0), {}),
     (ml.labels(torch.tensor([[0, 1, 0], [2, 2, 3]]), torch.tensor([[0, 1, 0], [1, 1, 0]])), {}),
     (ml.labels({"a": torch.tensor([0, 1]), "b": torch.tensor([0, 2])}), {}),
+    (ml.coupled({"a": ml.channels(0), "b": ml.channels(1)}, {"b": ml.channels(0), "c": ml.heads(2)}), {}),
+    (ml.coupled({"a": ml.channels(0), "b": ml.channels(1)}, {"b": ml.channels(0)}, p=2), {}),
+    (ml.coupled({"a": ml.windows(4), "b": ml.windows(4)}), {}),
+    (ml.windows(4, ragged=True), {}),
+    (ml.blocks((2, 2), ragged=True), {}),
+    (Diagonals(4), {}),
+    (Tiles((2, 0, 3, 1), 2), {"others": [Tiles((0, 1, 2, 3), 2)]}),
+    (ml.coupled({"a": Tiles((2, 0, 3, 1), 1), "b": ml.elements()}), {}),
 ]
+CHAIN = ml.coupled({"a": ml.channels(0), "b": ml.channels(1)}, {"b": ml.channels(0)})
 
 
 @pytest.mark.parametrize(("groups", "options"), GROUPS, ids=lambda x: type(x).__name__)
@@ -60,6 +129,9 @@ def test_groups_keep_their_laws(groups, options):
         (ml.rows(), by_the_highest, "takes_the_lowest"),
         (ml.rows(), with_higher_ties, "takes_the_lower_index_of_equals"),
         (ml.channels(0), partial(along_the_other_dim), "takes_items_whole"),
+        (Alike(0), ml.compute_mask, "equals_what_folds_alike"),
+        (CHAIN, first_set_only, "is_exact"),
+        (CHAIN, one_less, "follows_the_rule"),
     ],
 )
 def test_wrong_groups_are_caught(groups, method, law):
@@ -92,7 +164,7 @@ def linear(params, inputs):
 
 def columns(params):
     """Inputs of as many features as a weight has columns."""
-    return each(lambda t: torch.arange(3.0 * t.shape[1]).view(3, t.shape[1]), params)
+    return each(lambda t: torch.arange(3 * t.shape[1], dtype=torch.float32).view(3, t.shape[1]), params)
 
 
 CRITERIA = {
@@ -101,7 +173,7 @@ CRITERIA = {
     "lamp": (ml.scores.lamp, {}),
     "fpgm": (ml.scores.fpgm, {"shapes": shapes(2, 4)}),
     "batch_norm": (
-        lambda p: ml.scores.batch_norm(p, each(lambda t: torch.arange(t.shape[0]) - 1.5, p)),
+        lambda p: ml.scores.batch_norm(p, each(lambda t: torch.arange(t.shape[0], dtype=torch.float32) - 1.5, p)),
         {"shapes": shapes(1, 4)},
     ),
     "saliency": (lambda p: ml.scores.saliency(p, slopes(p)), {}),
@@ -156,6 +228,9 @@ SCORES = {
     "scores_what_is_valid": per_tensor(lambda t: t.detach().abs() / t.detach().reshape(-1)[0].item()),
     "has_the_shapes_of_params": per_tensor(lambda t: t.detach().abs().reshape(-1)),
     "makes_no_nan": per_tensor(lambda t: t.detach().abs() / t.detach().abs().sum()),
+    "can_be_ranked": per_tensor(lambda t: t.detach().abs().to(torch.complex64)),
+    "ignores_autocast": per_tensor(lambda t: (t.detach().reshape(-1, 1).float() @ torch.ones(1, 1)).reshape(t.shape)),
+    "ignores_the_default_dtype": per_tensor(lambda t: torch.tensor(t.tolist()).reshape(t.shape)),
     "carries_no_graph": per_tensor(lambda t: t.abs()),
     "changes_no_params": in_place,
     "shares_no_memory_with_params": per_tensor(lambda t: t.detach()),
@@ -208,6 +283,84 @@ SCHEDULES = {
 def test_wrong_schedules_are_caught(law):
     with pytest.raises(AssertionError, match=rf"(^|\n){law}: "):
         check_schedule(SCHEDULES[law])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A tenth more each ten steps up to one half, due then; each of what follows is wrong in one way."""
+
+    stop: int = 50
+    final: float = 0.5
+
+    def __call__(self, step):
+        tens = step // 10
+        return (tens.double() / 10).clamp(max=0.5) if isinstance(step, torch.Tensor) else min(tens / 10, 0.5)
+
+    def due(self, step):
+        return (step % 10 == 0) & (step <= 50)
+
+
+class ChangesBetween(Steps):
+    def __call__(self, step):
+        return super().__call__(step + 1)
+
+
+class EndsTooEarly(Steps):
+    def __call__(self, step):
+        return super().__call__(step) * 0.9
+
+
+class EndsTooLate(Steps):
+    def due(self, step):
+        return step % 10 == 0
+
+
+class IsDueInPython(Steps):
+    def due(self, step):
+        return bool(super().due(step))
+
+
+def test_schedules_that_know_when_they_are_due():
+    check_schedule(Steps())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "law"),
+    [
+        (ChangesBetween(), "changes_only_when_due"),
+        (EndsTooEarly(), "ends_with_its_last_update"),
+        (EndsTooLate(), "ends_with_its_last_update"),
+        (IsDueInPython(), "is_due_for_tensor_steps"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_schedules_that_are_due_at_other_steps_are_caught(schedule, law):
+    with pytest.raises(AssertionError, match=rf"(?m)^{law}: "):
+        check_schedule(schedule)
+
+
+def test_schedules_of_one_end_can_be_told_apart():
+    ramps = (ml.schedules.linear, ml.schedules.cubic, ml.schedules.cosine, ml.schedules.geometric)
+    ends = [ramp(0.9, stop=10) for ramp in ramps]
+    for schedule in ends:
+        check_schedule(schedule, steps=12, others=ends, examples=20)
+
+
+class Halves(NamedTuple):
+    final: float
+
+    def __call__(self, step):
+        return self.final / 2 + 0 * step
+
+
+def test_schedules_that_cannot_be_told_apart_are_caught():
+    class Wholes(Halves):
+        def __call__(self, step):
+            return self.final + 0 * step
+
+    check_schedule(Halves(0.5), tensors=False, others=[Halves(0.5), Wholes(0.4)])
+    with pytest.raises(AssertionError, match=r"^equals_what_rises_alike: (.|\n)*is equal to it"):
+        check_schedule(Halves(0.5), tensors=False, others=[Wholes(0.5)])
 
 
 def test_a_schedule_may_fall_if_said():

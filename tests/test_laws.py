@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-
 import hypothesis
+import laws_own
 import pytest
 import torch
 from hypothesis import given
@@ -36,21 +35,18 @@ def bound(case, small=0.3, large=0.6):
 
 @over(CASES)
 def test_every_law_of_methods(case):
-    """All that `check_method` knows, for each number the method takes."""
+    """All that `check_method` knows, for each number the method takes; where it is called from, for the first one."""
     given = {"amount": 0.3, "sparsity": 0.6, "keep": 2}
-    for number in [{name: given[name]} for name in case.takes] or [{}]:
-        ranks = None if case.groups is None else abs if case.magnitude else operator.pos
-        exact = case.groups or "infer"
-        examples = hypothesis.settings.default.max_examples
-        kinds = ("small", "few") if case.itemized or not case.groups else None
+    for i, number in enumerate([{name: given[name]} for name in case.takes] or [{}]):
         check_method(
             case.method,
-            exact=exact,
-            ranks=ranks,
+            **case.promises,
+            without=laws.ANYWHERE if i else (),
             shapes=st.sampled_from(case.shapes),
-            kinds=kinds,
+            kinds=("small", "few") if case.itemized or not case.groups else None,
             vmap=True,
-            examples=examples,
+            forks=not i,
+            examples=hypothesis.settings.default.max_examples,
             **number,
         )
 
@@ -67,7 +63,7 @@ def test_needs_no_mask(case, draw):
 @given(st.data())
 def test_folds(case, draw):
     s, m = draw.draw(data(case))
-    laws.folds(bound(case)[0], bound(case)[-1], s, m)
+    laws_own.folds(bound(case)[0], bound(case)[-1], s, m)
 
 
 @given(histories(), histories(), SIDES.flatmap(lambda sides: scored(None, sides, dtypes=FLOATS, kinds=("small",))))
@@ -86,7 +82,19 @@ def test_the_rule(case, draw):
     """Equal to the oracle: exact in items of each pool, the lowest first, ties by index, whatever the number is."""
     s, m = draw.draw(data(case))
     number = draw.draw(numbers(case.takes, most=2))
-    laws.follows_the_rule(case.method, case.groups, number, s, m, case.magnitude)
+    laws_own.follows_the_rule(case.method, case.groups, number, s, m, case.ranks)
+
+
+FLOORED = {name: case for name, case in RULES.items() if case.method is ml.compute_mask or "channels" in name}
+
+
+@over(FLOORED)
+@given(st.data())
+def test_floors(case, draw):
+    """Equal to the oracle: the highest few of each tensor stay, as many die as without."""
+    s, m = draw.draw(data(case))
+    number, least = draw.draw(numbers(case.takes, most=2)), draw.draw(st.integers(0, 3))
+    laws.keeps_the_least(case.method, case.groups, least, number, s, m)
 
 
 @over({name: case for name, case in METHODS.items() if case.order_only})
@@ -110,7 +118,7 @@ def test_layerwise(draw):
     s, m = draw.draw(SIDES.flatmap(lambda sides: scored(True, sides)))
     for name in ("l1_unstructured", "random_unstructured", "ln_structured"):
         shares = {n: {"amount": draw.draw(fractions())} for n in s}
-        laws.is_layerwise(METHODS[name].method, shares, s, m)
+        laws_own.is_layerwise(METHODS[name].method, shares, s, m)
 
 
 @over({name: case for name, case in METHODS.items() if case.per_tensor})
@@ -133,7 +141,7 @@ def test_noise_and_given_masks_look_at_no_scores(case, draw):
 
 # ---- regrowth and budgets -------------------------------------------------------------------------------------------
 
-REGROWTH = (laws.keeps_the_count, laws.keeps_who_was_not_dropped, laws.grows_the_highest)
+REGROWTH = (laws_own.keeps_the_count, laws_own.keeps_who_was_not_dropped, laws_own.grows_the_highest)
 
 
 @given(st.data(), fractions())
@@ -142,7 +150,7 @@ def test_regrowth(draw, share):
     g = laws.like(s, {n: draw.draw(scores(tuple(t.shape), dtypes=FLOATS)) for n, t in named(s).items()})
     for law in REGROWTH:
         law(s, m, g, share)
-    laws.regrows_nothing_for_nothing(s, m, g)
+    laws_own.regrows_nothing_for_nothing(s, m, g)
 
 
 @pytest.mark.parametrize("budget", [ml.budgets.uniform, ml.budgets.er, ml.budgets.erk])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -13,17 +14,20 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
+def copy_tracked(target):
+    """What git tracks, as a folder of its own."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listing.split("\n")):
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes((ROOT / name).read_bytes())
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built from what git tracks, so that nothing left in the folder can hide a missing file."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    for name in filter(None, tracked):
-        if (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    copy_tracked(source)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
@@ -32,7 +36,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_masklib_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"masklib"}
-    assert {"masklib/py.typed", "masklib/adapters/prune.py", "masklib/methods.py"} <= set(names)
+    assert {"masklib/py.typed", "masklib/adapters/prune/__init__.py", "masklib/methods.py"} <= set(names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     entry = next(n for n in names if n.endswith("entry_points.txt"))
     assert zipfile.ZipFile(wheel).read(entry).decode().strip().splitlines() == [
@@ -50,12 +54,7 @@ def test_the_wheel_needs_torch_and_numpy_only(wheel):
 
 def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
     """Installed into a new environment that sees this one's torch, but not the repository."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
-    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
-    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+    python = environment(tmp_path / "env", str(wheel))
     code = """
 import sys, torch, masklib
 loaded = set(sys.modules)
@@ -81,3 +80,40 @@ except ImportError as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "masklib.testing needs hypothesis: pip install 'masklib[testing]'."
+
+
+# ---- the folder of a clone -------------------------------------------------------------------------------------------
+
+IMPORT = "import masklib.adapters.prune as p, masklib.adapters as a; print(p.__file__, callable(a.weights))"
+
+
+def environment(folder, *what):
+    """A new environment that sees this one's torch and setuptools, with something installed; its Python."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    site = next((folder / "lib").glob("python*/site-packages"))
+    (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+    install = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", *what]
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True, capture_output=True)
+    return python
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_adapters_are_found_from_the_folder_of_a_clone_and_from_any_other(kind, wheel, tmp_path):
+    """Python looks into the current folder first, where masklib/ and adapters/ lie side by side."""
+    clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    copy_tracked(clone)
+    elsewhere.mkdir()
+    python = environment(tmp_path / "env", *([str(wheel)] if kind == "wheel" else ["-e", str(clone)]))
+    for folder in (clone, elsewhere):
+        result = subprocess.run([python, "-c", IMPORT], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        file, found = result.stdout.split()
+        assert file.startswith(str(tmp_path / "env" if (kind, folder) == ("wheel", elsewhere) else clone))
+        assert found == "True"
+
+
+def test_the_wheel_has_the_adapters_themselves(wheel):
+    archive = zipfile.ZipFile(wheel)
+    assert archive.read("masklib/adapters/__init__.py") == (ROOT / "adapters/__init__.py").read_bytes()
+    assert {"masklib/adapters/prune/__init__.py", "masklib/adapters/_module/state.py"} <= set(archive.namelist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import noise_oracle as oracle
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 import masklib as ml
 from masklib.selection import _random
-from masklib.testing import _oracle as oracle
 from masklib.testing import layouts
 from masklib.testing._strategies import DTYPES, KEYS, NAMES
 

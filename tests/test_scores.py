@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import noise_oracle as oracle
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 import masklib as ml
 from masklib.selection import ITEMS, noise
-from masklib.testing import _oracle as oracle
 from masklib.testing import scored
 from masklib.testing._strategies import NAMES, SEEDS
 

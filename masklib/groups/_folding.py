@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masklib._names import joined
+
 Map = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Folding:
     """How a tensor of one shape is folded into (pools, items, elements), and how it is put together again.
 
@@ -109,7 +111,7 @@ class Folding:
 
         def into(tensor: Tensor) -> Tensor:
             flat = tensor.reshape(-1)
-            return (torch.cat([flat, flat.new_zeros(1)]) if padded else flat)[place.to(flat.device)]
+            return (joined([flat, flat.new_zeros(1)]) if padded else flat)[place.to(flat.device)]
 
         def back(matrix: Tensor) -> Tensor:
             flat = matrix.new_ones(size + 1).scatter(0, place.to(matrix.device), matrix.reshape(-1))

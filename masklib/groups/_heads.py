@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from masklib import _read
+from masklib._names import joined as beside
 from masklib.groups._dims import divides, lengths, slices
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
@@ -39,11 +39,11 @@ class Heads:
 
         def runs(tensor: Tensor) -> Tensor:
             parts = into(tensor).split(sizes)
-            return torch.cat([part.reshape(items, columns) for part, columns in zip(parts, widths)], 1)
+            return beside([part.reshape(items, columns) for part, columns in zip(parts, widths)], 1)
 
         def joined(matrix: Tensor) -> Tensor:
             parts = matrix.reshape(items, sum(widths)).split(widths, 1)
-            return back(torch.cat([part.reshape(length, width) for part, length in zip(parts, sizes)]))
+            return back(beside([part.reshape(length, width) for part, length in zip(parts, sizes)]))
 
         return Folding(None, items, sum(widths), runs, joined)
 

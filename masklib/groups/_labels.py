@@ -39,7 +39,9 @@ class Labels:
         names = sorted(values)
         labels = [_labels_like(self.items, values, "items"), _labels_like(self.pools, values, "pools")]
         tensors, masks = [values[n] for n in names], [alive[n] for n in names]
-        return dict(zip(names, selection.lowest_labelled(tensors, masks, *labels, number, counting, names)))
+        return dict(
+            zip(names, selection.lowest_labelled(tensors, masks, *labels, selection.as_tensor(number), counting, names))
+        )
 
 
 def labels(items: Tensors, pools: Tensors | None = None) -> Labels:

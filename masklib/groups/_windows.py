@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from masklib import _read
+from masklib._names import joined
 from masklib.groups._dims import dimension, divides, lengths
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
@@ -77,7 +77,7 @@ def padded_to(tensor: Tensor, dim: int, size: int) -> Tensor:
         return tensor
     shape = list(tensor.shape)
     shape[dim] = missing
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim)
+    return joined([tensor, tensor.new_zeros(shape)], dim)
 
 
 def flag(value: Any, example: str) -> bool:

@@ -5,10 +5,12 @@ Among equal scores the lower index dies first; the dead are never looked at. `lo
 operators that torch.compile, torch.export and torch.func see past.
 """
 
+from masklib.selection._eager import lowest as lowest
+from masklib.selection._eager import lowest_in_rows as lowest_in_rows
+from masklib.selection._numbers import Number as Number
+from masklib.selection._numbers import as_tensor as as_tensor
 from masklib.selection._numbers import dying as dying
 from masklib.selection._operators import item_scores as item_scores
-from masklib.selection._operators import lowest as lowest
-from masklib.selection._operators import lowest_in_rows as lowest_in_rows
 from masklib.selection._operators import lowest_labelled as lowest_labelled
 from masklib.selection._operators import noise as noise
 from masklib.selection._order import magnitude as magnitude

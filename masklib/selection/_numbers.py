@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from masklib.selection._refusals import quantity
+
+Number = int | float | Tensor  # so many items, or a share; a tensor is int64 or float64
+
+
+def as_tensor(number: Number) -> Tensor:
+    """A number as operators take it, 0-d."""
+    if isinstance(number, Tensor):
+        return number
+    return torch.scalar_tensor(number, dtype=torch.float64 if isinstance(number, float) else torch.int64, device="cpu")
 
 
 def dying(counting: str, number: Any, alive: Any, items: Any, names: Sequence[str]) -> Any:

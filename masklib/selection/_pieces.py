@@ -19,6 +19,7 @@ Piece = Any  # an Array that can be read as it stands, else a Tensor to convert
 
 CHUNK = 2**18  # a piece, its magnitudes and three masks of it stay in a cache of 2 MB; 2**17 and 2**19 were slower
 _PAGE = 2**12  # bytes; neighbours so far apart are first brought together in the order of memory
+_ALONE = 2**15 - 1  # torch works on so many elements in the calling thread
 NUMPY = {
     getattr(torch, name): np.dtype(name)
     for name in ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -77,10 +78,19 @@ def reader(dtype: torch.dtype, by_magnitude: bool, scratch: Array) -> Callable[[
         if not isinstance(piece, np.ndarray):
             values = room[: piece.numel()]
             far = piece.dim() > 1 and piece.stride(-1) * piece.element_size() >= _PAGE
-            torch.from_numpy(values).view(piece.shape).copy_(piece.clone() if far else piece)
+            copy(piece.clone() if far else piece, torch.from_numpy(values).view(piece.shape))
         return magnitudes(values, room[: values.size]) if by_magnitude else values
 
     return read
+
+
+def copy(piece: Tensor, target: Tensor) -> None:
+    """Convert in parts too small for torch to call threads of its own, inside of which ours would wait for them."""
+    if piece.dim() != 1:
+        target.copy_(piece)
+        return
+    for part, to in zip(piece.split(_ALONE), target.split(_ALONE)):
+        to.copy_(part)
 
 
 def magnitudes(values: Array, out: Array | None = None) -> Array:

@@ -13,9 +13,9 @@ from torch import Tensor
 from masklib.selection import _short, _short_device, _small
 from masklib.selection._device import Device
 from masklib.selection._floors import above_floors
-from masklib.selection._loop import DIRECT, HasNaN, cut_lowest
+from masklib.selection._loop import HasNaN, cut_lowest
 from masklib.selection._memory import Memory
-from masklib.selection._numbers import dying, dying_of_one
+from masklib.selection._numbers import Number, dying, dying_of_one
 from masklib.selection._pieces import empty_mask
 from masklib.selection._refusals import no_nan
 
@@ -26,7 +26,7 @@ _HowMany = Callable[[int, int], int]  # from the live ones and all of them to ho
 def lowest(
     scores: Sequence[Tensor],
     alive: _Alive,
-    number: Tensor,
+    number: Number,
     counting: str,
     names: Sequence[str],
     by_magnitude: bool,
@@ -35,7 +35,8 @@ def lowest(
     """Kill the lowest of one pool that spans all the tensors, each of any shape; ties in the order given."""
     if not scores:
         return []
-    how_many = partial(dying_of_one, counting, number.item(), names=names)
+    value = number.item() if isinstance(number, Tensor) else number
+    how_many = partial(dying_of_one, counting, value, names=names)
     try:
         if any(least):
             return _above_floors(scores, alive, how_many, by_magnitude, least, counting, names)
@@ -49,7 +50,7 @@ def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by
     source: Memory | Device
     if not all(s.is_cpu for s in scores):
         source = Device(scores, alive, by_magnitude)
-    elif sum(s.numel() for s in scores) <= DIRECT:
+    elif sum(s.numel() for s in scores) <= _small.MOST:
         return _small.kill_lowest(scores, alive, how_many, by_magnitude)
     else:
         source = Memory(scores, alive, by_magnitude)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from masklib.selection._loop import HasNaN, ordered_at
 from masklib.selection._order import common_dtype
-from masklib.selection._pieces import NUMPY, Array, magnitudes
+from masklib.selection._pieces import NUMPY, Array, copy, magnitudes
 
+MOST = 2**16  # twice as fast as the loop on 2**16 normal numbers, no faster on 2**18, nor on 2**17 doubles
 _HowMany = Callable[[int, int], int]  # from the live ones and all of them to how many die
 
 
@@ -41,7 +41,8 @@ def kill_lowest(
 
 def _of_one(scores: Tensor, alive: Tensor | None, how_many: _HowMany, by_magnitude: bool) -> Tensor:
     live = None if alive is None else _flags(alive)
-    survives = _survivors(_flat(scores, common_dtype((scores.dtype,))), live, how_many, by_magnitude)
+    dtype = scores.dtype if scores.dtype in NUMPY else common_dtype((scores.dtype,))
+    survives = _survivors(_flat(scores, dtype), live, how_many, by_magnitude)
     return torch.from_numpy(survives.reshape(scores.shape))
 
 
@@ -50,7 +51,7 @@ def _flat(scores: Tensor, dtype: torch.dtype) -> Array:
     if scores.dtype == dtype:
         return scores.numpy().reshape(-1)
     values = np.empty(scores.shape, NUMPY[dtype])
-    torch.from_numpy(values).copy_(scores)
+    copy(scores, torch.from_numpy(values))
     return values.reshape(-1)
 
 
@@ -59,17 +60,18 @@ def _flags(alive: Tensor) -> Array:
 
 
 def _survivors(values: Array, live: Array | None, how_many: _HowMany, by_magnitude: bool) -> Array:
-    few = values if live is None else values[live]
-    survives = _highest(magnitudes(few) if by_magnitude else few, how_many(few.size, values.size))
+    """Which survive, ties by index."""
     if live is None:
-        return survives
+        return _above(magnitudes(values) if by_magnitude else values, how_many(values.size, values.size))
+    index = np.flatnonzero(live)  # indexing by the mask itself takes several times as long
+    few = values[index]
     mask = np.zeros(values.size, bool)
-    mask[live] = survives
+    mask[index] = _above(magnitudes(few, few) if by_magnitude else few, how_many(few.size, values.size))
     return mask
 
 
-def _highest(values: Array, k: int) -> Array:
-    """Which survive when the lowest k die, ties by index."""
+def _above(values: Array, k: int) -> Array:
+    """Which of these survive when the lowest k die, ties by index."""
     if k in (0, values.size):
         _refuse_nan(values)
         return np.full(values.size, k == 0)
@@ -82,6 +84,6 @@ def _highest(values: Array, k: int) -> Array:
     return survives
 
 
-def _refuse_nan(values: Any) -> None:
+def _refuse_nan(values: Array) -> None:
     if (values != values).any():
         raise HasNaN

@@ -94,7 +94,7 @@ class _Job:
             while len(found) < len(self.shares):
                 self._collect(found, block=True)
                 if self.tickets is not _crew.tickets:  # forked: who took the others is not here
-                    self.waiting.extend(i for i in range(len(self.shares)) if i not in found)
+                    self.waiting.extend(range(len(self.shares)))
                     return self.results()
         finally:
             self.waiting.clear()

@@ -183,13 +183,20 @@ def compute_mask_returns_its_own(s: Subject) -> None:
         assert start.all()
 
 
-def the_mask_is_the_fold_of_the_history(s: Subject) -> None:
-    """fold(hook.history(), w_orig) = w_mask, for hooks that have a history."""
+def what_is_not_one_is_not_alive(s: Subject) -> None:
+    """Other values than 0 and 1 in w_mask, such as averages: an error, or they multiply; no later call raises them."""
     s.begin()
-    for hook in s.module._forward_pre_hooks.values():
-        if hasattr(hook, "history"):
-            assert len(hook.history()) == len(s.case.calls)
-            assert torch.equal(ml.fold(hook.history(), s.parameter.detach()), s.mask)
+    mask = getattr(s.module, f"{s.name}_mask")
+    average = torch.where(mask != 0, 0.5, 2.0**-20).to(mask.dtype)
+    s.do("w_mask.copy_(an average of masks)", lambda: fill(mask, average))
+    try:
+        s.forward()
+        read = s.read.detach().clone()
+        s.call(Call("l1_unstructured", {"amount": 0.5}))
+    except Exception:
+        return
+    assert torch.equal(read, (average * s.parameter).detach())
+    assert bool((getattr(s.module, f"{s.name}_mask") <= average).all())
 
 
 def a_global_call_is_one_pool(s: Subject) -> None:

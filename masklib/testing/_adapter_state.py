@@ -7,6 +7,7 @@ is pruned: w_orig and w_mask while it is, w what is read under its name.
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -53,6 +54,17 @@ def remove_writes_in_place(s: Subject) -> None:
     assert torch.equal(s.read, expected)
     assert s.read.data_ptr() == view.data_ptr()
     assert torch.equal(view, expected)
+
+
+def remove_changes_no_output(s: Subject) -> None:
+    """m(x) after remove = m(x) before, trained in between or not."""
+    for between in (lambda: None, s.step):
+        s.again()
+        s.begin()
+        between()
+        before = s.do("m(x)", s.forward).detach().clone()
+        s.remove()
+        assert torch.equal(s.do("m(x)", s.forward), before)
 
 
 # ---- failures --------------------------------------------------------------------------------------------------------
@@ -146,6 +158,20 @@ def a_state_dict_makes_a_twin(s: Subject) -> None:
     s.do(f"identity(n, {s.name!r})", lambda: s.prune.identity(other, s.name))
     s.do("n.load_state_dict(m.state_dict())", lambda: other.load_state_dict(s.module.state_dict()))
     _is_twin(s, other)
+
+
+def saving_changes_no_output(s: Subject) -> None:
+    """n(x) = m(x) = m(x) before, for n pruned and loaded from a file of m's tensors, as weights_only reads it."""
+    s.begin()
+    s.step()
+    before, file, other = s.forward().detach().clone(), io.BytesIO(), s.fresh()
+    s.do("torch.save(m.state_dict(), file)", lambda: torch.save(s.module.state_dict(), file))
+    file.seek(0)
+    tensors = s.do("torch.load(file, weights_only=True)", lambda: torch.load(file, weights_only=True))
+    s.do(f"identity(n, {s.name!r})", lambda: s.prune.identity(other, s.name))
+    s.do("n.load_state_dict(what was loaded)", lambda: other.load_state_dict(tensors))
+    assert torch.equal(s.forward(), before)
+    assert torch.equal(s.forward(other), before)
 
 
 def _is_twin(s: Subject, twin: Any) -> None:

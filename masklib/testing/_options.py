@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 
-from masklib.groups._plan import is_groups as _is_groups
+from masklib.groups._plan import is_groups as says_how_to_group
+from masklib.testing import laws
 from masklib.testing._oracle import is_fraction
 from masklib.testing._strategies import KINDS
 
@@ -26,7 +27,7 @@ def is_positive(argument: str, value: Any) -> None:
 
 def is_groups(argument: str, value: Any) -> None:
     """Raise TypeError unless an argument is a groups value."""
-    if not _is_groups(value):
+    if not says_how_to_group(value):
         raise TypeError(f"`{argument}` must be a groups value, got {value!r}: {argument}=ml.rows().")
 
 
@@ -34,6 +35,23 @@ def are_forms(tensors: Any, mappings: Any) -> None:
     """Raise ValueError unless something may be drawn."""
     if not tensors and not mappings:
         raise ValueError("`tensors` and `mappings` cannot both be False: there would be nothing to check.")
+
+
+def are_bools(**values: Any) -> None:
+    """Raise TypeError unless each argument is True or False."""
+    for argument, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"`{argument}` must be True or False, got {value!r}: {argument}=False.")
+
+
+def are_laws(value: Any) -> None:
+    """Raise TypeError unless an argument is a collection of laws, or ValueError if one is not of methods."""
+    if not isinstance(value, Collection) or not all(callable(law) for law in value):
+        raise TypeError(f"`without` must be a list of laws, got {value!r}: without=[laws.is_nested].")
+    known = [law for law in vars(laws).values() if callable(law)]
+    unknown = [getattr(law, "__name__", law) for law in value if law not in known]
+    if unknown:
+        raise ValueError(f"`without` must be laws of masklib.testing.laws, got {unknown}: without=[laws.is_nested].")
 
 
 def are_dtypes(value: Any) -> None:

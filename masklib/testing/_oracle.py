@@ -1,21 +1,22 @@
 """The specification in slow, plain Python: lists, `sorted`, `round`. Every fast path is tested against it.
 
-It imports nothing of masklib: a groups value is read by its name and fields.
+A groups value is asked for one thing, how it folds an index; that says which elements form an item and which items
+compete, whatever kind of value it is.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Label = Any  # hashable and sortable; the lower label dies first among equals
-Labels = dict[str, list[Label]]  # a label of every element by name, in flat order
+Place = tuple[str, int]  # an element: the name of its tensor, and its flat index
+Pool = dict[Label, list[Place]]  # the items of a pool by label
 Shape = tuple[int, ...]
 
 
@@ -56,72 +57,80 @@ def dying(alive: int, items: int, *, amount: Any = None, keep: Any = None, spars
     return round(float(amount) * alive) if is_fraction(amount) else int(amount)
 
 
-# ---- groups: the item and the pool of every element -----------------------------------------------------------------
+# ---- groups: the pools, their items, and the elements of each -------------------------------------------------------
 
 
-def labelled(groups: Any, shapes: Mapping[str, Shape]) -> tuple[Labels, Labels]:
-    """The items and the pools of a groups value over named shapes."""
-    if type(groups).__name__ == "Coupled":
-        return _coupled(groups, shapes), {name: [0] * math.prod(shape) for name, shape in shapes.items()}
-    both = {name: _labels(groups, name, shape) for name, shape in shapes.items()}
-    return {n: items for n, (items, _) in both.items()}, {n: pools for n, (_, pools) in both.items()}
+def pools(groups: Any, shapes: Mapping[str, Shape]) -> list[Pool]:
+    """The items of each pool of a groups value over named shapes; an element may belong to none, or to several."""
+    if hasattr(groups, "items"):
+        return _by_label(named(groups.items), named(groups.pools))
+    found: dict[Any, Pool] = {}
+    for k, members in enumerate(_sets(groups, shapes)):
+        for name, folding in members.items():
+            for j, items in enumerate(_cells(folding, shapes[name])):
+                pool = found.setdefault((k, j) if folding.pools is not None else (), {})
+                for i, indices in enumerate(items):
+                    if indices:
+                        pool.setdefault((k, i), []).extend((name, index) for index in indices)
+    return list(found.values())
 
 
-def _coupled(groups: Any, shapes: Mapping[str, Shape]) -> Labels:
-    """The i-th items of all tensors of a set are one; sets go in the order of their least name."""
-    items = {}
-    for members in groups.members:
-        least = min(name for name, _ in members)
-        for name, member in members:
-            labels, _ = _labels(member, name, shapes[name])
-            place = {label: i for i, label in enumerate(sorted(set(labels)))}
-            items[name] = [(least, place[label]) for label in labels]
-    return items
+def _sets(groups: Any, shapes: Mapping[str, Shape]) -> list[Mapping[str, Any]]:
+    """Which tensors share their items, in the order in which ties die: each by itself, unless a value couples them."""
+    sizes = {name: torch.Size(shape) for name, shape in shapes.items()}
+    if hasattr(groups, "sets"):
+        return list(groups.sets(sizes))
+    return [{name: groups.fold(sizes[name])} for name in sorted(shapes)]
 
 
-def _run(index: int, length: int, heads: Any) -> int:
-    """The run that an index along the dim is in, within its part."""
-    start = 0
-    for share in heads.parts:
-        part = length * share // sum(heads.parts)
-        if index < start + part:
-            return (index - start) // (part // heads.count)
-        start += part
-    raise IndexError(index)
+def _cells(folding: Any, shape: Shape) -> list[list[list[int]]]:
+    """Of each pool, of each item, the indices of its elements; a place that the folding adds has the number 0."""
+    numbers = torch.arange(1, math.prod(shape) + 1, device="cpu").view(shape)
+    matrix = folding.matrix(numbers).view(
+        1 if folding.pools is None else folding.pools, folding.items, folding.elements
+    )
+    return [[[number - 1 for number in item if number] for item in pool] for pool in matrix.tolist()]
 
 
-def _labels(groups: Any, name: str, shape: Shape) -> tuple[list[Label], list[Label]]:
-    """Labels of one tensor; an item's begins with the name wherever items do not span tensors."""
-    at = list(product(*map(range, shape)))
-    singles, one_pool = [(name, i) for i in range(len(at))], [0] * len(at)
-    kind = type(groups).__name__
-    if kind == "Elements":
-        return singles, one_pool
-    if kind == "Rows":
-        return singles, [(name, p[groups.dim]) for p in at]
-    if kind == "Windows":
-        d = groups.dim % len(shape)
-        return singles, [(name, p[:d], p[d + 1 :], p[d] // groups.of) for p in at]
-    if kind == "Channels":
-        return [(name, p[groups.dim]) for p in at], one_pool
-    if kind == "Heads":
-        return [(name, _run(p[groups.dim], shape[groups.dim], groups)) for p in at], one_pool
-    if kind == "Blocks":
-        lead = len(shape) - len(groups.shape)
-        return [(name, p[:lead] + tuple(x // n for x, n in zip(p[lead:], groups.shape))) for p in at], one_pool
-    pools = groups.pools
-    return flat(named(groups.items)[name]), one_pool if pools is None else flat(named(pools)[name])
+def overlaps(found: list[Pool]) -> bool:
+    """Whether some element belongs to several items."""
+    places = [place for pool in found for item in pool.values() for place in item]
+    return len(set(places)) < len(places)
 
 
-def one_pool(groups: Any) -> bool:
-    """Whether there is one pool, even of nothing."""
-    return type(groups).__name__ not in ("Rows", "Windows") and getattr(groups, "pools", None) is None
+def _by_label(items: Mapping[str, Tensor], by_pool: Mapping[str, Tensor | None]) -> list[Pool]:
+    """The same, where integers say it."""
+    found: dict[Any, Pool] = {}
+    if items and None in by_pool.values():
+        found[0] = {}  # the one pool of all, even of nothing
+    for name in sorted(items):
+        labels = flat(items[name])
+        own = by_pool.get(name)
+        where = [0] * len(labels) if own is None else flat(own)
+        for i, (label, pool) in enumerate(zip(labels, where)):
+            found.setdefault(pool, {}).setdefault(label, []).append((name, i))
+    return list(found.values())
 
 
-def integers(labels: Labels, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
-    """The same labels as integers in the same order, as tensors."""
-    rank = {label: i for i, label in enumerate(sorted({x for part in labels.values() for x in part}))}
-    return {n: torch.tensor([rank[x] for x in labels[n]], dtype=torch.int64).view(shapes[n]) for n in labels}
+def labels(groups: Any, shapes: Mapping[str, Shape]) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    """The items and the pools of every element as integers, in the order in which ties die.
+
+    None if some element belongs to no item or to several, which labels cannot say.
+    """
+    found = pools(groups, shapes)
+    order = sorted({label for pool in found for label in pool})
+    items = {n: [-1] * math.prod(shape) for n, shape in shapes.items()}
+    where = copy.deepcopy(items)
+    places = [(j, label, *place) for j, pool in enumerate(found) for label in pool for place in pool[label]]
+    for j, label, name, i in places:
+        items[name][i], where[name][i] = order.index(label) * len(found) + j, j
+    if len(places) != sum(map(math.prod, shapes.values())) or any(-1 in part for part in items.values()):
+        return None
+    return _shaped(items, shapes, torch.int64), _shaped(where, shapes, torch.int64)
+
+
+def _shaped(values: Mapping[str, list[Any]], shapes: Mapping[str, Shape], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {n: torch.tensor(values[n], dtype=dtype, device="cpu").view(shapes[n]) for n in values}
 
 
 # ---- what an item scores --------------------------------------------------------------------------------------------
@@ -145,39 +154,53 @@ def reduction(p: float | None = None, mean: bool = False) -> Callable[[list[Any]
 
 # ---- the one rule ---------------------------------------------------------------------------------------------------
 
+Lists = Mapping[str, list[Any]]
+
+
+def living(pool: Pool, alive: Lists) -> dict[Label, list[Place]]:
+    """The items of a pool that live, with their live elements, in the order in which ties die."""
+    live = {item: [(n, i) for n, i in places if alive[n][i]] for item, places in sorted(pool.items())}
+    return {item: places for item, places in live.items() if places}
+
 
 def select(
-    scores: Mapping[str, list[Any]],
-    alive: Mapping[str, list[bool]],
-    items: Labels,
-    pools: Labels,
-    one: bool,
+    scores: Lists,
+    alive: Lists,
+    found: list[Pool],
     how_many: Mapping[str, Any],
-    reduce: Callable[[list[Any]], Any] = reduction(),
+    reduce: Callable[[list[Any]], Any],
+    least: int = 0,
 ) -> dict[str, list[bool]]:
-    """Kill the lowest live items of each pool."""
-    dead = set()
-    for members in by_pool(items, pools, alive, one).values():
-        living = {item: [scores[n][i] for n, i in live] for item, live in members.items() if live}
-        order = sorted(living, key=lambda item: (reduce(living[item]), item))
-        dead |= set(order[: dying(len(living), len(members), **how_many)])
-    return {n: [a and item not in dead for a, item in zip(alive[n], items[n])] for n in scores}
+    """Kill the lowest live items of each pool, the lower label first among equals; so many of each set stay."""
+    result = {n: list(entries) for n, entries in alive.items()}
+    for pool in found:
+        live = living(pool, alive)
+        score = {item: reduce([scores[n][i] for n, i in places]) for item, places in live.items()}
+        order = sorted(live, key=lambda item: score[item])
+        exposed = _exposed(order, {label[0] for label in pool} if least else set(), least)
+        die = dying(len(live), len(pool), **how_many)
+        if die > len(exposed):
+            raise Impossible
+        for item in exposed[:die]:
+            for n, i in live[item]:
+                result[n][i] = False
+    return result
 
 
-def by_pool(
-    items: Labels, pools: Labels, alive: Mapping[str, list[bool]], one: bool
-) -> dict[Label, dict[Label, list[tuple[str, int]]]]:
-    """Of each pool its items, and of each item where its live elements are."""
-    members: dict[Label, dict[Label, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
-    if one and items:
-        members[0] = defaultdict(list)
-    for n in items:
-        for i, (item, pool) in enumerate(zip(items[n], pools[n])):
-            members[pool][item].extend([(n, i)] if alive[n][i] else [])
-    return members
+def _exposed(order: list[Label], sets: set[Any], least: int) -> list[Label]:
+    """All items but the highest few of each set."""
+    safe: set[Label] = set()
+    for each in sets:
+        mine = [item for item in order if item[0] == each]
+        if len(mine) < least:
+            raise Impossible
+        safe |= set(mine[len(mine) - least :])
+    return [item for item in order if item not in safe]
 
 
-def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool = False, **how_many: Any) -> Any:
+def compute_mask(
+    scores: Any, default_mask: Any, groups: Any, *, magnitude: bool = False, least: int = 0, **how_many: Any
+) -> Any:
     """`masklib.compute_mask` by the specification; of the absolute scores if `magnitude`."""
     tensors = named(scores)
     shapes = {n: tuple(t.shape) for n, t in tensors.items()}
@@ -185,38 +208,10 @@ def compute_mask(scores: Any, default_mask: Any, groups: Any, *, magnitude: bool
     result = select(
         {n: [abs(x) if magnitude else x for x in flat(t)] for n, t in tensors.items()},
         {n: flat(masks[n]) for n in tensors},
-        *labelled(groups, shapes),
-        one_pool(groups),
+        pools(groups, shapes),
         how_many,
         reduction(getattr(groups, "p", None), getattr(groups, "mean", False)),
+        least,
     )
-    built = {n: torch.tensor(result[n], dtype=torch.bool).view(shapes[n]) for n in tensors}
+    built = _shaped(result, shapes, torch.bool)
     return built if isinstance(scores, Mapping) else built[""]
-
-
-# ---- noise ----------------------------------------------------------------------------------------------------------
-
-GOLDEN = 0x9E3779B97F4A7C15
-ELEMENTS, ITEMS = 0, 1
-
-
-def mix(x: int) -> int:
-    """The finalizer of SplitMix64."""
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
-    return x ^ x >> 31
-
-
-def fnv1a(name: str) -> int:
-    """The 64-bit FNV-1a hash."""
-    state = 0xCBF29CE484222325
-    for byte in name.encode():
-        state = (state ^ byte) * 0x100000001B3 % 2**64
-    return state
-
-
-def noise(key: int, name: str, stream: int, i: int) -> int:
-    """The documented hash of (key, name, stream, index) as an int64."""
-    seed = mix(mix((key + (1 + stream) * GOLDEN) % 2**64) ^ fnv1a(name))
-    value = mix((seed + (i + 1) * GOLDEN) % 2**64)
-    return value - 2**64 if value >= 2**63 else value

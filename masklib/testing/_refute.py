@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -19,10 +19,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 import masklib as ml
-from masklib.groups._coupled import Coupled
-from masklib.groups._labels import Labels
-from masklib.groups._plan import is_groups
-from masklib.groups._printing import printed as _printed
+from masklib.testing.laws._compare import restored_modes
 
 Law = Callable[..., None]
 Cases = SearchStrategy[tuple[Any, ...]]
@@ -35,12 +32,23 @@ class Trial(NamedTuple):
     arguments: Callable[..., tuple[Any, ...] | None]
     hint: str = ""
 
+    @property
+    def name(self) -> str:
+        """The name of the law."""
+        return getattr(self.law, "__name__", str(self.law))
+
 
 class Failure(NamedTuple):
     """What to say of a broken law, and what it raised."""
 
     text: str
     error: Exception
+
+
+def wanted_of(trials: Iterable[Trial], without: Collection[Law]) -> list[Trial]:
+    """The trials of all laws but some, each with what to say if it is not promised."""
+    kept = (trial for trial in trials if trial.law not in without)
+    return [t if t.hint else t._replace(hint=f"# if it is not promised, pass without=[laws.{t.name}]") for t in kept]
 
 
 def need_asserts() -> None:
@@ -65,9 +73,9 @@ def refuted(kinds: Sequence[Cases], trials: Sequence[Trial], examples: int) -> d
         By the name of each law None if it held, or its failure on a simple case.
     """
     need_asserts()
-    results: dict[str, Failure | None] = {trial.law.__name__: None for trial in trials}
+    results: dict[str, Failure | None] = {trial.name: None for trial in trials}
     for cases in kinds:
-        held = [trial for trial in trials if results[trial.law.__name__] is None]
+        held = [trial for trial in trials if results[trial.name] is None]
         results |= _shrunk(held, _first_failures(held, cases, examples), cases, examples)
     return results
 
@@ -89,9 +97,9 @@ def _first_failures(trials: Sequence[Trial], cases: Cases, examples: int) -> dic
 
     def attempt(case: tuple[Any, ...]) -> None:
         for trial in trials:
-            if trial.law.__name__ not in found:
+            if trial.name not in found:
                 failure = _failure(trial, case)
-                found.update({} if failure is None else {trial.law.__name__: failure})
+                found.update({} if failure is None else {trial.name: failure})
 
     _try(attempt, cases, examples)
     return found
@@ -101,7 +109,7 @@ def _shrunk(
     trials: Sequence[Trial], found: Mapping[str, Failure], cases: Cases, examples: int
 ) -> Mapping[str, Failure]:
     """The failure of the first broken law on its simplest case, those of the others on the simplest met on the way."""
-    broken = [trial for trial in trials if trial.law.__name__ in found]
+    broken = [trial for trial in trials if trial.name in found]
     if not broken:
         return found
     smallest = dict(found)
@@ -109,10 +117,10 @@ def _shrunk(
     def attempt(case: tuple[Any, ...]) -> None:
         target, *others = (_failure(trial, case) for trial in broken)
         for trial, failure in zip(broken[1:], others):
-            if failure is not None and len(failure.text) < len(smallest[trial.law.__name__].text):
-                smallest[trial.law.__name__] = failure
+            if failure is not None and len(failure.text) < len(smallest[trial.name].text):
+                smallest[trial.name] = failure
         if target is not None:
-            smallest[broken[0].law.__name__] = target
+            smallest[broken[0].name] = target
             raise _Broken
 
     with suppress(_Broken, Flaky):
@@ -148,7 +156,8 @@ def _failure(trial: Trial, case: tuple[Any, ...]) -> Failure | None:
     if arguments is None:
         return None
     try:
-        trial.law(*(_copied(x) for x in arguments))
+        with restored_modes():
+            trial.law(*(_copied(x) for x in arguments))
     except Exception as error:
         lines = [title(trial.law), pasted(trial.law, arguments), _said(error), trial.hint]
         return Failure("\n".join(filter(None, lines)), error)
@@ -209,8 +218,8 @@ def literal(value: Any) -> str:
         return _tensor(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {literal(v)}" for k, v in value.items()) + "}"
-    if is_groups(value):
-        return _groups(value)
+    if type(value).__module__.startswith("masklib.") and repr(value)[:1].islower():
+        return _call(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         fields = (f"{name}={literal(part)}" for name, part in zip(value._fields, value))
         return f"{_function(type(value))}({', '.join(fields)})"
@@ -256,12 +265,11 @@ def _origin(value: Any) -> str:
     return f"the lambda of {Path(code.co_filename).name}, line {code.co_firstlineno}"
 
 
-def _groups(value: Any) -> str:
-    if isinstance(value, Labels):
+def _call(value: Any) -> str:
+    """A value of masklib prints as the call that makes it; tensors in it are written out."""
+    if hasattr(value, "items"):
         return f"ml.labels({literal(value.items)}, {literal(value.pools)})"
-    if isinstance(value, Coupled):
-        return f"ml.{_printed(value, [literal(dict(members)) for members in value.members])}"
-    return f"ml.{value!r}"
+    return re.sub(r"\b(?=[a-z]\w*\()", "ml.", repr(value))
 
 
 def _tensor(value: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: hostile scores in every dtype and layout, masks of every density, mappings, numbers, groups.
+"""Hypothesis strategies: hostile scores in every dtype and layout, masks of every density, mappings by name.
 
 Values are drawn as bytes that index a palette, so that a draw costs little and shrinks to few, simple values.
 """
@@ -6,17 +6,14 @@ Values are drawn as bytes that index a palette, so that a draw costs little and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
-
-import masklib as ml
 
 Shape = tuple[int, ...]
 Shapes = Shape | SearchStrategy[Shape] | None
@@ -25,7 +22,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 DTYPES = FLOATS + INTEGERS
 KIN = (FLOATS, FLOATS, INTEGERS, (torch.int8, torch.int32, torch.float32))  # what may be in one pool
-KINDS = ("hostile", "few", "hostile", "many", "hostile", "small")  # of these, half are hostile
+KINDS = ("hostile", "few", "extreme", "many", "hostile", "small")  # of these, half are hostile or extreme
 SUMMABLE = ("small", "few")  # whose sums float64 holds exactly, so that ties are ties in any order of adding
 NAMES = ("w", "a.weight", "z", "a.bias", "b10", "b9")  # not in sorted order
 SEEDS = st.integers(0, 2**32 - 1)
@@ -71,25 +68,27 @@ def palette(dtype: torch.dtype, kind: str) -> Tensor:
     info: Any = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
     if kind == "small":
         return torch.tensor(sorted((x for x in range(-8, 9) if x >= info.min), key=abs), dtype=dtype)
-    if not dtype.is_floating_point:  # integers that float64 cannot tell apart among them
+    if not dtype.is_floating_point:  # extreme ones too: integers that float64 cannot tell apart among them
         ends = [info.max, info.max - 1, info.max // 2, info.max // 2 + 1, info.min, info.min + 1]
         return torch.tensor([1, 0, 2, *ends, *([-1, -2] if info.min else [])], dtype=dtype)
     if kind == "many":
         return torch.tensor(sorted((x / 16 for x in range(-128, 128)), key=abs)).to(dtype)
+    extremes = [info.max, math.inf, 1.0, -math.inf, -info.max]  # a largest finite value is beside each infinity
+    if kind == "extreme":
+        return torch.tensor(extremes, dtype=torch.float64).to(dtype)
     tiny, one, least = info.tiny, 1 + info.eps, info.tiny * info.eps
     ordinary, denormals = [1.0, one, 2.0, -1.0, -one, 0.0, -0.0], [least, -least, 2 * least, tiny, -tiny]
-    extremes = [info.max, math.inf, -info.max, -math.inf]
     return torch.tensor([*ordinary, *denormals, *extremes], dtype=torch.float64).to(dtype)
 
 
-def _draw_bytes(draw: DrawFn, shape: Shape) -> Tensor:
+def draw_bytes(draw: DrawFn, shape: Shape) -> Tensor:
     """Bytes of a shape, as many drawn whatever it is: hypothesis zeroes a draw whose size it changes."""
     data = torch.tensor(list(draw(st.binary(min_size=_DRAWN, max_size=_DRAWN))))
     places = torch.arange(math.prod(shape))
     return data.take((places + places // _DRAWN) % _DRAWN).view(shape)  # beyond them again, one further each time
 
 
-_DRAWN = 24
+_DRAWN = 24  # bytes of a draw: enough for the shapes where laws break; more made hypothesis slower to shrink
 
 
 @st.composite
@@ -105,8 +104,9 @@ def scores(
     Args:
         shape: a shape or a strategy of shapes; None for any, 0-d and empty ones included.
         dtypes: the dtypes to draw from.
-        kinds: which values to draw from: "hostile" ones (infinities, denormals, extremes), "few" ones (0, 1 and 2),
-            "many" ones (multiples of 1/16), "small" whole ones, whose sums and norms are exact.
+        kinds: which values to draw from: "hostile" ones (infinities, denormals, extremes), "extreme" ones (infinities
+            beside the largest finite values), "few" ones (0, 1 and 2), "many" ones (multiples of 1/16), "small" whole
+            ones, whose sums and norms are exact.
 
     Returns:
         A strategy of tensors without NaN; some are views with strides of their own.
@@ -118,7 +118,7 @@ def scores(
     choices = palette(draw(st.sampled_from(dtypes)), draw(st.sampled_from(kinds)))
     if draw(st.sampled_from([False, True, True])):  # few neighbours, so that what is easily confused meets
         choices = choices.roll(-draw(st.integers(0, len(choices) - 1)))[:3]
-    return draw(layouts(choices.take(_draw_bytes(draw, shape) % len(choices))))
+    return draw(layouts(choices.take(draw_bytes(draw, shape) % len(choices))))
 
 
 @st.composite
@@ -136,7 +136,7 @@ def masks(draw: DrawFn, shape: Shapes = None) -> Tensor:
     """
     shape = _shape(draw, shape)
     share = draw(st.sampled_from([128, 192, 230, 64, 256, 128, 192, 26, 0]))
-    return draw(layouts(_draw_bytes(draw, shape) < share))
+    return draw(layouts(draw_bytes(draw, shape) < share))
 
 
 @st.composite
@@ -230,114 +230,7 @@ def scored(
     return by_name, dict(draw(st.permutations(list(alive.items()))))
 
 
-# ---- numbers --------------------------------------------------------------------------------------------------------
-
-
-def fractions(of: int | None = None) -> SearchStrategy[float]:
-    """Draw shares in [0, 1]: those of a count that make a half and their neighbours among them, which decide rounding.
-
-    Args:
-        of: the count; None for any up to ten.
-
-    Returns:
-        A strategy of floats.
-
-    >>> find(fractions(), lambda share: round(share * 5) == 4)
-    0.75
-    """
-    common = st.sampled_from([0.5, 0.0, 1.0, 0.1, 0.25, 0.3, 0.75, 0.9])
-    counts = st.integers(1, 10) if not of else st.just(of)
-    return common | st.floats(0, 1) | st.builds(_near_half, st.integers(0, 9), counts, st.integers(-1, 1))
-
-
-def _near_half(whole: int, count: int, side: int) -> float:
-    """The share of a count that is a half above a whole number, or the float below or above it."""
-    half = (min(whole, count - 1) + 0.5) / count
-    return math.nextafter(half, side * math.inf) if side else half
-
-
-def numbers(takes: Sequence[str] = ("amount", "keep", "sparsity"), *, most: int = 0) -> SearchStrategy[dict[str, Any]]:
-    """Draw one of `amount`, `keep`, `sparsity` as a Python or numpy number or a 0-d tensor.
-
-    Args:
-        takes: the arguments to draw from.
-        most: the largest count; shares are in [0, 1].
-
-    Returns:
-        A strategy of dicts with one entry, to pass as `**number`.
-
-    >>> find(numbers(["keep"], most=9), lambda number: number["keep"] > 5)
-    {'keep': 6}
-    """
-    kinds = []
-    if "amount" in takes:
-        kinds += [_wrapped("amount", fractions(), float), _wrapped("amount", st.integers(0, most), int)]
-    if "sparsity" in takes:
-        kinds.append(_wrapped("sparsity", fractions(), float))
-    if "keep" in takes:
-        kinds.append(_wrapped("keep", st.integers(0, most), int))
-    return st.one_of(kinds)
-
-
-def _wrapped(argument: str, values: SearchStrategy[Any], kind: type) -> SearchStrategy[dict[str, Any]]:
-    floats: list[Any] = [float, np.float64, np.float32, partial(torch.tensor, dtype=torch.float64), torch.tensor]
-    ints: list[Any] = [int, np.int64, np.uint8, torch.tensor, partial(torch.tensor, dtype=torch.int32)]
-    wrap = st.sampled_from(floats if kind is float else ints)
-    return st.tuples(wrap, values).map(lambda pair: {argument: pair[0](pair[1])})
-
-
-# ---- groups and histories -------------------------------------------------------------------------------------------
-
-
-@st.composite
-def groups(draw: DrawFn, shape: Shape, *, of: Sequence[str] | None = None) -> Any:
-    """Draw groups values that fit a shape.
-
-    Args:
-        shape: the shape of the scores.
-        of: names of groups to draw from, such as ["rows", "channels"]; None for all that fit.
-
-    Returns:
-        A strategy of groups values.
-
-    >>> find(groups((4, 6)), lambda value: "blocks" in repr(value))
-    blocks(shape=(1,))
-    """
-    names = of or [name for name, fit in _FIT.items() if fit(shape)]
-    return draw(_MAKE[draw(st.sampled_from(names))](shape))
-
-
-@st.composite
-def grouped(
-    draw: DrawFn,
-    of: Sequence[str] = ("elements", "rows", "windows", "channels", "heads", "blocks", "labels"),
-    *,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    kinds: Sequence[str] = KINDS,
-) -> tuple[Any, Tensor, Tensor | None]:
-    """Draw a groups value, with scores that fit it, and a mask that fits these.
-
-    Args:
-        of: names of groups to draw from.
-        dtypes: the dtypes to draw from.
-        kinds: which values to draw from; see `scores`.
-
-    Returns:
-        A strategy of triples: groups value, scores, and a bool mask or None for all True.
-
-    >>> find(grouped(["windows"]), lambda case: case[0].of == 2 and case[1].numel() > 0)[0]
-    windows(of=2, dim=0)
-    """
-    kind = draw(st.sampled_from(of))
-    shape = draw(shapes(0 if kind in ("elements", "labels") else 2, 3, max_side=4))
-    multiple = tuple(n * m for n, m in zip(shape, draw(_multiples(len(shape)))))
-    shape = multiple if kind in ("windows", "heads", "blocks") else shape
-    value = draw(groups(shape, of=[kind]))
-    return value, draw(scores(shape, dtypes=dtypes, kinds=kinds)), draw(st.none() | masks(shape))
-
-
-def _multiples(count: int) -> SearchStrategy[list[int]]:
-    return st.lists(st.integers(1, 3), min_size=count, max_size=count)
+# ---- options of groups ----------------------------------------------------------------------------------------------
 
 
 def dims(count: int = 2) -> SearchStrategy[int]:
@@ -355,90 +248,3 @@ def norms(
 def divisors(length: int, most: int) -> SearchStrategy[int]:
     """The lengths up to `most` that divide a length."""
     return st.sampled_from([n for n in range(1, most + 1) if length % n == 0])
-
-
-@st.composite
-def _windows(draw: DrawFn, shape: Shape) -> Any:
-    dim = draw(dims(len(shape)))
-    return ml.windows(draw(divisors(shape[dim], 6)), dim)
-
-
-PARTS = ((1,), (1, 1), (2, 1), (1, 1, 1), (2, 1, 1), (1, 3))
-
-
-@st.composite
-def _heads(draw: DrawFn, shape: Shape) -> Any:
-    dim = draw(dims(len(shape)))
-    parts = draw(st.sampled_from([p for p in PARTS if shape[dim] % sum(p) == 0]))
-    return ml.heads(draw(divisors(shape[dim] // sum(parts), 4)), dim, parts=parts, **draw(norms()))
-
-
-@st.composite
-def _blocks(draw: DrawFn, shape: Shape) -> Any:
-    tiled = shape[-draw(st.integers(1, min(2, len(shape)))) :]
-    return ml.blocks([draw(divisors(length, 3)) for length in tiled], **draw(norms()))
-
-
-@st.composite
-def _labels(draw: DrawFn, shape: Shape) -> Any:
-    """Items by any small labels; pools constant within each item."""
-    items = torch.tensor([0, 3, -2, 7, 1]).take(_draw_bytes(draw, shape) % 5)
-    pools = draw(st.sampled_from([None, items % 2, items.abs() // 3, items]))
-    return ml.labels(items, pools)
-
-
-def _channels(shape: Shape) -> SearchStrategy[Any]:
-    along = dims(len(shape))
-    return st.builds(ml.channels, along) | st.builds(lambda dim, norm: ml.channels(dim, **norm), along, norms())
-
-
-_MAKE: Mapping[str, Callable[[Shape], SearchStrategy[Any]]] = {
-    "elements": lambda shape: st.just(ml.elements()),
-    "rows": lambda shape: dims(len(shape)).map(ml.rows),
-    "channels": _channels,
-    "windows": _windows,
-    "heads": _heads,
-    "blocks": _blocks,
-    "labels": _labels,
-}
-_FIT: Mapping[str, Callable[[Shape], bool]] = {
-    name: (lambda shape: True) if name in ("elements", "labels") else (lambda shape: len(shape) > 0) for name in _MAKE
-}
-
-
-def steps() -> SearchStrategy[Any]:
-    """Draw methods with their parameters bound that any 2-d scores can take, whole numbers small enough to sum.
-
-    Returns:
-        A strategy of functions `(scores, default_mask) -> mask`.
-
-    >>> find(steps(), lambda step: step is identity)(torch.ones(2, 2), None).sum()
-    tensor(4)
-    """
-    share = fractions()
-    structured = {"dim": dims(), "amount": share}
-    return st.one_of(
-        st.just(ml.identity),
-        st.builds(partial, st.just(ml.l1_unstructured), amount=share),
-        st.builds(partial, st.just(ml.compute_mask), sparsity=share),
-        st.builds(partial, st.just(ml.random_unstructured), key=KEYS, amount=share),
-        st.builds(partial, st.just(ml.ln_structured), n=st.sampled_from([1, 2, math.inf]), **structured),
-        st.builds(partial, st.just(ml.random_structured), key=KEYS, **structured),
-        st.builds(partial, st.just(ml.compute_mask), keep=st.just(0), groups=st.just(ml.rows())),
-        st.builds(partial, st.just(ml.layerwise(ml.l1_unstructured)), amount=share),
-    )
-
-
-def histories(*, max_size: int = 4) -> SearchStrategy[tuple[Any, ...]]:
-    """Draw histories of methods, the empty one included.
-
-    Args:
-        max_size: the largest number of steps.
-
-    Returns:
-        A strategy of tuples of `steps()`, to pass to `fold`.
-
-    >>> find(histories(), lambda history: len(history) == 1)[0] is identity
-    True
-    """
-    return st.lists(steps(), max_size=max_size).map(tuple)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.utils.prune as theirs
 from hypothesis import given
 
+import masklib as ml
 import masklib.adapters.prune as ours
 from masklib.adapters import parametrize
 from masklib.testing import _adapter as kit
@@ -28,7 +29,9 @@ THEY_KEEP = {
     "dead_gradients_are_zero",
     "masks_are_the_modules_own",
     "masks_only_shrink",
-    "the_mask_is_the_fold_of_the_history",  # having none
+    "remove_changes_no_output",
+    "saving_changes_no_output",
+    "what_is_not_one_is_not_alive",
 }
 
 
@@ -378,9 +381,37 @@ def the_callers_mask_returned():
     return adapter(Identity=Identity)
 
 
-@breaks("the_mask_is_the_fold_of_the_history")
-def a_history_without_its_last_step():
-    return with_hook(history=lambda self: (*ours.BasePruningMethod.history(self)[:-1], lambda scores, mask: mask))
+@breaks("what_is_not_one_is_not_alive")
+def averages_that_count_as_alive():
+    def l1_unstructured(module, name, amount, importance_scores=None):
+        mask = getattr(module, f"{name}_mask", None)
+        if mask is not None:
+            mask.copy_(mask != 0)
+        return ours.l1_unstructured(module, name, amount, importance_scores)
+
+    return adapter(l1_unstructured=l1_unstructured)
+
+
+@breaks("remove_changes_no_output")
+def remove_that_rescales():
+    """So that the norm stays, as some do."""
+
+    def then(module, name):
+        module._parameters[name].data.mul_(2)
+
+    return after(then, "remove")
+
+
+@breaks("saving_changes_no_output")
+def masks_of_a_class_of_their_own():
+    def then(module, name):
+        getattr(module, f"{name}_mask").__class__ = Mask
+
+    return after(then)
+
+
+class Mask(torch.Tensor):
+    """What a file of tensors alone does not hold."""
 
 
 @breaks("a_global_call_is_one_pool")
@@ -464,3 +495,18 @@ def test_modules_are_drawn_pruned(drawn):
     module, name = drawn
     weight = getattr(module, f"{name}_orig")
     assert torch.equal(getattr(module, name), torch.where(getattr(module, f"{name}_mask") != 0, weight, 0))
+
+
+def the_mask_is_the_fold_of_the_history(s):
+    """fold(hook.history(), w_orig) = w_mask."""
+    s.begin()
+    for hook in s.module._forward_pre_hooks.values():
+        assert len(hook.history()) == len(s.case.calls)
+        assert torch.equal(ml.fold(hook.history(), s.parameter.detach()), s.mask)
+
+
+def test_the_mask_is_the_fold_of_the_history():
+    """Ours alone has a history."""
+    assert kit.what_breaks(the_mask_is_the_fold_of_the_history, ours) is None
+    short = lambda self: (*ours.BasePruningMethod.history(self)[:-1], lambda scores, mask: mask)  # noqa: E731
+    assert kit.what_breaks(the_mask_is_the_fold_of_the_history, with_hook(history=short)) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -180,3 +182,144 @@ def test_bad_calls(message, call):
     model = nn.Linear(6, 2)
     with pytest.raises((ValueError, TypeError), match=message):
         call(model, torch.optim.SGD(model.parameters()))
+
+
+# ---- several, copies, conversions -----------------------------------------------------------------------------------
+
+
+def test_several_work_side_by_side():
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    first = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    handle = keep_zero(first, model)
+    second = torch.optim.AdamW(model.parameters(), lr=0.1)
+    other = keep_zero(second, model)
+    prune.l1_unstructured(model, "weight", 2)
+    prune.remove(model, "weight")
+    dead = model.weight == 0
+    assert int(dead.sum()) == 5
+    for optimizer in (first, second, first):
+        steps(model, optimizer)
+        assert not model.weight[dead].any()
+    other.remove()
+    steps(model, first)
+    assert not model.weight[dead].any()
+    steps(model, second)
+    assert model.weight[dead].any()
+    steps(model, first)
+    assert not model.weight[dead].any()
+    handle.remove()
+    steps(model, first)
+    assert model.weight[dead].all()
+    assert not [n for m in model.modules() for n in vars(m) if "masklib" in n]
+
+
+def test_each_optimizer_holds_its_own():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    prune.global_unstructured(model, prune.L1Unstructured, amount=10)
+    before = model[1].weight_orig.detach().clone()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1, weight_decay=0.1)
+    keep_zero(optimizer, model)
+    steps(model, optimizer)
+    assert not model[0].weight_orig[model[0].weight_mask == 0].any()
+    assert torch.equal(model[1].weight_orig, before)
+    with pytest.raises(ValueError, match=r"does not hold \['0.weight', '1.weight'\]"):
+        keep_zero(torch.optim.SGD([model[0].bias]), model)
+
+
+def test_what_parametrize_prunes_is_held_and_after_remove_too():
+    model = parametrize.prune(nn.Linear(6, 2), partial(ml.l1_unstructured, amount=3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    keep_zero(optimizer, model)
+    parametrize.prune(model, partial(ml.l1_unstructured, amount=2))
+    steps(model, optimizer)
+    original = model.parametrizations.weight.original
+    assert int((original == 0).sum()) == 5
+    assert int((optimizer.state[original]["momentum_buffer"] == 0).sum()) == 5
+    parametrize.remove(model)
+    dead = model.weight == 0
+    steps(model, optimizer)
+    assert not model.weight[dead].any()
+    assert model.weight[~dead].all()
+
+
+def test_undo_sets_free_what_parametrize_pruned():
+    model = parametrize.prune(nn.Linear(6, 2), partial(ml.l1_unstructured, amount=3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+    parametrize.undo(model)
+    steps(model, optimizer)
+    assert model.weight.all()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("removed", [False, True])
+def test_modules_can_be_converted_and_loaded_by_swapping(ended, removed):
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = keep_zero(optimizer, model)
+    steps(model, optimizer, 1)
+    optimizer.zero_grad()
+    if removed:
+        prune.remove(model, "weight")
+    if ended:
+        handle.remove()
+    state = {n: v.clone() for n, v in model.state_dict().items()}
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.double()
+        model.load_state_dict(state)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert model.weight.dtype == torch.float64
+    for _ in range(2):
+        model(torch.randn(8, 6).double()).square().mean().backward()
+        optimizer.step()
+    param = model.weight if removed else model.weight_orig
+    assert bool((param[state["weight" if removed else "weight_orig"] == 0] == 0).all()) is not ended or not removed
+
+
+def test_copies_and_pickles_have_no_watchers():
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    prune.remove(model, "weight")
+    twins += [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    for twin in twins:
+        assert not any(vars(twin).get("_masklib_held", {}))
+        if prune.is_pruned(twin):
+            prune.remove(twin, "weight")
+        steps(twin, torch.optim.SGD(twin.parameters(), lr=0.1))
+        assert twin.weight.all()
+    steps(model, optimizer)
+    assert int((model.weight == 0).sum()) == 3
+
+
+def test_a_remove_that_fails_notes_nothing(monkeypatch):
+    from masklib.adapters._module import state
+
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_zero(optimizer, model)
+
+    def fail(*_):
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(state, "leave", fail)
+    with pytest.raises(RuntimeError, match="injected"):
+        prune.remove(model, "weight")
+    monkeypatch.undo()
+    prune.undo(model, "weight")
+    steps(model, optimizer)
+    assert model.weight.all()
+
+
+def test_a_handle_in_a_with_statement():
+    model = prune.l1_unstructured(nn.Linear(6, 2), "weight", 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with keep_zero(optimizer, model):
+        prune.remove(model, "weight")
+        steps(model, optimizer)
+        assert int((model.weight == 0).sum()) == 3
+    steps(model, optimizer)
+    assert model.weight.all()

@@ -168,7 +168,8 @@ def test_the_drop_in_prunes_a_tied_weight_behind_a_parametrization_too(whole):
 
 def test_the_drop_in_passes_by_normed_layers():
     model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
-    drop_in.global_unstructured(model, drop_in.L1Unstructured, amount=5)
+    with pytest.warns(UserWarning, match=r"leaves out \{'0.weight': 'computed by _SpectralNorm'\}"):
+        drop_in.global_unstructured(model, drop_in.L1Unstructured, amount=5)
     assert int((model[1].weight == 0).sum()) == 5
     before = model[0].parametrizations.weight[0]._u.clone()
     with pytest.raises(TypeError, match="'weight' of ParametrizedLinear is parametrized"):
@@ -225,3 +226,18 @@ def test_flat_weights_of_an_rnn_after_remove():
 def test_any_composition_of_the_core():
     model = parametrize.prune(net(), partial(ml.layerwise(ml.n_of_m), keep=1, of=2))
     assert all(bool((m.view(-1, 2).sum(1) <= 1).all()) for m in parametrize.masks(model).values())
+
+
+def test_copies_do_not_share_what_is_pruned_and_removed():
+    """torch's parametrize writes into the class of the module, which a deep copy shares."""
+    model = parametrize.prune(nn.Linear(4, 2), HALF)
+    twin, third = copy.deepcopy(model), copy.deepcopy(model)
+    parametrize.remove(twin)
+    parametrize.prune(third, HALF, ["bias"])
+    assert int((model.weight == 0).sum()) == 4
+    assert int((model.bias == 0).sum()) == 0
+    assert list(parametrize.masks(model)) == ["weight"]
+    assert list(parametrize.masks(third)) == ["weight", "bias"]
+    parametrize.remove(model)
+    assert int((third.weight == 0).sum()) == 4
+    assert type(model) is type(twin) is nn.Linear

@@ -24,9 +24,10 @@ def seeded():
 
 @every_method
 @pytest.mark.parametrize("calls", [0, 1, 3])
-@pytest.mark.parametrize("where", ["register_buffer", "register_forward_pre_hook", "mark", "compute"])
+@pytest.mark.parametrize("where", ["_rename", "mark", "compute"])
 def test_a_failure_anywhere_leaves_everything_as_it_was(apply, calls, where, monkeypatch):
-    from masklib.adapters import _site
+    from masklib.adapters._module import state
+    from masklib.adapters.prune import _step
 
     module = nn.Linear(6, 5)
     for _ in range(calls):
@@ -38,13 +39,13 @@ def test_a_failure_anywhere_leaves_everything_as_it_was(apply, calls, where, mon
         raise RuntimeError("injected")
 
     if where == "compute":
-        monkeypatch.setattr(_site, "as_buffer", fail)
+        monkeypatch.setattr(_step, "as_buffer", fail)
     elif where == "mark":
-        monkeypatch.setattr(_site, "mark", fail_once(fail, _site.mark))
+        monkeypatch.setattr(state, "mark", fail_once(fail, state.mark))
     elif calls:
-        return  # nothing is registered by later calls
+        return  # nothing is renamed by later calls
     else:
-        monkeypatch.setattr(nn.Module, where, fail)
+        monkeypatch.setattr(state, where, fail)
     with pytest.raises(RuntimeError, match="injected"):
         apply(module, "weight")
     monkeypatch.undo()
@@ -59,12 +60,12 @@ def fail_once(fail, after):
 
 
 def test_a_global_call_that_fails_late_undoes_the_early_ones(monkeypatch):
-    from masklib.adapters import _commit
+    from masklib.adapters._module import state
 
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     prune.l1_unstructured(model[0], "weight", 2)
     before = [everything(m) for m in model]
-    calls, enter = [], _commit._site.enter
+    calls, enter = [], state.enter
 
     def second_fails(*args):
         calls.append(args)
@@ -72,7 +73,7 @@ def test_a_global_call_that_fails_late_undoes_the_early_ones(monkeypatch):
             raise RuntimeError("injected")
         enter(*args)
 
-    monkeypatch.setattr(_commit._site, "enter", second_fails)
+    monkeypatch.setattr(state, "enter", second_fails)
     with pytest.raises(RuntimeError, match="injected"):
         prune.global_unstructured(model, prune.L1Unstructured, amount=5)
     monkeypatch.undo()
@@ -84,8 +85,16 @@ def test_a_global_call_that_fails_late_undoes_the_early_ones(monkeypatch):
 BAD = {
     "no such parameter": (AttributeError, "wight", lambda m: prune.l1_unstructured(m, "wight", 1)),
     "not a parameter": (TypeError, "Its parameters: ['weight', 'bias']", lambda m: prune.identity(m, "in_features")),
-    "amount": (ValueError, "amount=1000", lambda m: prune.l1_unstructured(m, "weight", 1000)),
-    "amount type": (TypeError, "Must be int or float", lambda m: prune.random_unstructured(m, "weight", "1")),
+    "amount": (
+        ValueError,
+        "`amount` must be between 0 and 30 (what is alive), got 1000",
+        lambda m: prune.l1_unstructured(m, "weight", 1000),
+    ),
+    "amount type": (
+        TypeError,
+        "`amount` must be an int or a float",
+        lambda m: prune.random_unstructured(m, "weight", "1"),
+    ),
     "amount bool": (TypeError, "True", lambda m: prune.l1_unstructured(m, "weight", True)),
     "scores shape": (AssertionError, "(5, 6)", lambda m: prune.l1_unstructured(m, "weight", 1, torch.ones(5))),
     "scores shape again": (ValueError, "(5,)", lambda m: prune.l1_unstructured(m, "weight", 1, torch.ones(5))),

@@ -13,8 +13,8 @@ from torch import nn
 
 import masklib.adapters.prune as prune
 
-ADAPTERS = Path(prune.__file__).parent
-SPARED = ("unchanged_on_error", "_put_back", "put_back", "<genexpr>")  # what puts back, and closing generators
+ADAPTERS = Path(prune.__file__).parents[1]
+SPARED = ("__exit__", "_put_back", "put_back", "<genexpr>")  # what puts back, and closing generators
 
 
 class Injected(Exception):
@@ -111,7 +111,7 @@ def _hook(hook):
         id(hook),
         sorted(vars(hook)),
         steps,
-        record and (record.died.tolist(), record.numbers, [id(m) for m in record.methods]),
+        record and (record.died.tolist(), record.numbers, [id(m) for m in record.steps]),
     )
 
 

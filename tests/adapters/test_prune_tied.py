@@ -9,6 +9,7 @@ from torch import nn
 
 import masklib as ml
 import masklib.adapters.prune as prune
+from masklib.adapters.checkpoint import to_dense
 
 
 class Tied(nn.Module):
@@ -114,3 +115,60 @@ def test_random_noise_is_drawn_once_for_one_weight(model):
     prune.random_unstructured(other.head, "weight", 5)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert torch.equal(model.embedding.weight_mask, other.head.weight_mask)
+
+
+# ---- pruned at one site only ----------------------------------------------------------------------------------------
+
+
+def tied_net():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+    model[2].weight = model[0].weight
+    return model
+
+
+APART = {
+    "one site": lambda m: prune.l1_unstructured(m[0], "weight", 8),
+    "the other site": lambda m: prune.l1_unstructured(m[2], "weight", 8),
+    "both, differently": lambda m: (
+        prune.l1_unstructured(m[0], "weight", 8),
+        prune.random_unstructured(m[2], "weight", 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("apart", APART.values(), ids=APART)
+def test_bake_computes_the_same_when_tied_sites_are_pruned_apart(apart):
+    model, x = tied_net(), torch.randn(3, 4)
+    apart(model)
+    expected, state = model(x), {n: v.clone() for n, v in model.state_dict().items()}
+    baked = prune.bake(model)
+    assert torch.equal(baked(x), expected)
+    assert torch.equal(model(x), expected)
+    assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())
+    assert baked[0].weight is not baked[2].weight
+    again = tied_net()
+    again[2].weight = nn.Parameter(torch.zeros(4, 4))
+    again.load_state_dict(baked.state_dict())
+    assert torch.equal(again(x), expected)
+
+
+@pytest.mark.parametrize("apart", APART.values(), ids=APART)
+def test_to_dense_refuses_what_a_dense_state_dict_cannot_hold(apart, tmp_path):
+    model = tied_net()
+    apart(model)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    for state in (model.state_dict(), torch.load(tmp_path / "state.pt")):
+        with pytest.raises(ValueError, match=r"\(tied weights\), pruned differently.*root=model"):
+            to_dense(state)
+
+
+def test_tied_sites_pruned_alike_stay_tied():
+    model, x = tied_net(), torch.randn(3, 4)
+    prune.l1_unstructured(model[0], "weight", 8, root=model)
+    baked = prune.bake(model)
+    assert baked[0].weight is baked[2].weight
+    assert torch.equal(baked(x), model(x))
+    again = tied_net()
+    again.load_state_dict(to_dense(model.state_dict()))
+    assert torch.equal(again(x), model(x))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib.selection import _loop, _memory, _pieces, _rank, _short
+from masklib.selection import _loop, _memory, _pieces, _rank, _short, _small
 from masklib.selection._device import Device
 from masklib.testing import _oracle as oracle
 from masklib.testing import scored, scores
@@ -30,8 +30,8 @@ def small(request, monkeypatch):
     monkeypatch.setattr(_short, "_BLOCK", chunk)
     monkeypatch.setattr(_short, "_SORTED", 4 * step)
     monkeypatch.setattr(_short, "_STEP", step)
-    for module in (_loop, _rank):
-        monkeypatch.setattr(module, "DIRECT", direct)
+    monkeypatch.setattr(_loop, "DIRECT", direct)
+    monkeypatch.setattr(_small, "MOST", direct)
     monkeypatch.setattr(_loop, "_SIGMAS", sigmas)
     monkeypatch.setattr(_loop, "_SLACK", 1)
 
@@ -110,7 +110,7 @@ def test_a_bracket_that_misses_is_widened(s, share, high):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_loop, "DIRECT", 0)
-        patch.setattr(_rank, "DIRECT", 0)
+        patch.setattr(_small, "MOST", 0)
         patch.setattr(_memory.Memory, "sample", lying)
         got = ml.compute_mask(s, amount=share)
     assert torch.equal(got, oracle.compute_mask(s, None, ml.elements(), amount=share))

@@ -1,0 +1,78 @@
+"""Masks and scores that come from outside: how they are read, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BadShape(ValueError, AssertionError):
+    """A tensor of the wrong shape (torch.nn.utils.prune raises AssertionError)."""
+
+
+def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
+    """A mask from outside as bool: 0/1 values, the parameter's shape, and within what is alive."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"the mask of {where} must be a torch.Tensor, got {type(mask).__name__}.")
+    if mask.shape != orig.shape:
+        raise BadShape(f"the mask of {where} must have its shape, {tuple(orig.shape)}, got {tuple(mask.shape)}.")
+    kept = zero_one(mask.detach().to(orig.device), where)
+    return kept if alive is None else kept & alive
+
+
+def zero_one(mask: Tensor, where: str) -> Tensor:
+    """A mask of zeros and ones as bool."""
+    if mask.dtype == torch.bool:
+        return mask
+    kept = mask != 0
+    if not torch.equal(kept.to(mask.dtype), mask):
+        other = mask[(mask != 0) & (mask != 1)][0].item()
+        raise ValueError(
+            f"the mask of {where} must hold 0 and 1 only, got {other:.6g}. Pass (mask > 0.5), say. "
+            "Of an average of models, average the parameters and copy the masks: docs/modules.md, Averages."
+        )
+    return kept
+
+
+def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor:
+    """The scores given for a tensor, detached; the tensor itself if there are none."""
+    if importance_scores is None:
+        return t
+    if not isinstance(importance_scores, Tensor):
+        raise TypeError(f"`importance_scores` must be a torch.Tensor, got {type(importance_scores).__name__}.")
+    if importance_scores.shape != t.shape:
+        raise BadShape(
+            f"`importance_scores` must have the shape of {what}, {tuple(t.shape)}, "
+            f"got {tuple(importance_scores.shape)}."
+        )
+    if importance_scores.device != t.device:
+        raise ValueError(
+            f"`importance_scores` must be on the device of {what}, {t.device}, got {importance_scores.device}. "
+            f"Pass importance_scores.to({str(t.device)!r})."
+        )
+    return importance_scores.detach()
+
+
+def check_initialized(param: Tensor, what: str) -> None:
+    """Refuse a parameter without a shape."""
+    if isinstance(param, nn.parameter.UninitializedParameter):
+        raise ValueError(f"{what} is not initialized. Run a forward pass first.")
+
+
+def check_values(param: Tensor, what: str) -> None:
+    """Refuse a parameter without values, or with only a part of them."""
+    check_initialized(param, what)
+    if param.is_meta:
+        raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
+    if type(param) is not nn.Parameter and any(base.__name__ == "DTensor" for base in type(param).__mro__):
+        raise TypeError(f"{what} is a DTensor. Prune before sharding, on the whole tensor.")
+
+
+def as_buffer(kept: Tensor, orig: Tensor) -> Tensor:
+    """A fresh mask in the parameter's dtype and layout, usable for training."""
+    if not torch.is_inference_mode_enabled():
+        return torch.empty_like(orig, requires_grad=False).copy_(kept)
+    with torch.inference_mode(False):
+        return torch.empty_like(orig, requires_grad=False).copy_(kept)

@@ -1,0 +1,96 @@
+"""Bad calls of the adapters in the core's wording: the argument, its value, the cause and a call that works."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import masklib as ml
+import masklib.adapters.prune as prune
+from masklib.adapters import parametrize
+
+HALF = partial(ml.l1_unstructured, amount=0.5)
+CALLS = {
+    "dim, structured": (
+        IndexError,
+        r"^`dim` must be a dimension of the tensor, which has shape \(3, 4\), got 5. For example dim=-1.$",
+        lambda m: prune.ln_structured(m, "weight", 1, n=2, dim=5),
+    ),
+    "dim, random": (
+        IndexError,
+        r"^`dim` must be a dimension of the tensor, which has shape \(3, 4\), got -3. For example",
+        lambda m: prune.random_structured(m, "weight", 1, dim=-3),
+    ),
+    "dim, second call": (
+        IndexError,
+        r"^`dim` must be a dimension",
+        lambda m: [prune.ln_structured(m, "weight", 1, n=2, dim=d) for d in (0, 2)],
+    ),
+    "amount, too many": (
+        ValueError,
+        r"^`amount` must be between 0 and 12 \(what is alive\), got 13. For a share of it, pass amount=0.2.$",
+        lambda m: prune.l1_unstructured(m, "weight", 13),
+    ),
+    "amount, share": (
+        ValueError,
+        r"^`amount` must be an int of at least 0 or a float in \[0, 1\], got 1.5. For example 0.2.$",
+        lambda m: prune.random_unstructured(m, "weight", 1.5),
+    ),
+    "amount, type": (
+        TypeError,
+        r"^`amount` must be an int or a float in \[0, 1\], got True \(bool\). For example amount=0.2.$",
+        lambda m: prune.l1_unstructured(m, "weight", True),
+    ),
+    "not pruned": (
+        ValueError,
+        r"^parameter 'weight' of Linear has to be pruned before pruning can be removed. Pruned are: \[\].$",
+        lambda m: prune.remove(m, "weight"),
+    ),
+    "vectors have no channels": (
+        ValueError,
+        r"^structured pruning needs a multidimensional tensor, got shape \(3,\). Prune it by entries",
+        lambda m: prune.ln_structured(m, "bias", 1, n=2, dim=0),
+    ),
+    "scores with NaN name the parameter": (
+        ValueError,
+        r"NaN in scores of \"parameter 'weight' of Linear\"",
+        lambda m: prune.l1_unstructured(m, "weight", 1, torch.full((3, 4), float("nan"))),
+    ),
+    "global, structured": (
+        TypeError,
+        r"^`pruning_method` must have PRUNING_TYPE \"unstructured\", got .*LnStructured.*'structured'. For example",
+        lambda m: prune.global_unstructured(m, prune.LnStructured, amount=1, n=2),
+    ),
+    "parametrize, no method": (
+        TypeError,
+        r"^`method` must be callable, got 0.5. For example partial\(masklib.l1_unstructured, amount=0.5\).$",
+        lambda m: parametrize.prune(m, 0.5),
+    ),
+    "parametrize, part on meta": (
+        ValueError,
+        r"all on the meta device or none, got \['1.weight'\] there",
+        lambda m: parametrize.prune(nn.Sequential(m, nn.Linear(2, 2, device="meta")), HALF),
+    ),
+    "parametrize, lazy": (
+        ValueError,
+        r"^'weight' of LazyLinear is not initialized. Run a forward pass first.$",
+        lambda m: parametrize.prune(nn.LazyLinear(2), HALF),
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "message", "call"), CALLS.values(), ids=CALLS)
+def test_a_bad_call_says_what_to_do(error, message, call):
+    module = nn.Linear(4, 3)
+    with pytest.raises(error) as raised:
+        call(module)
+    assert re.search(message, str(raised.value)), str(raised.value)
+
+
+def test_a_module_on_the_meta_device_gets_masks_there():
+    layer = parametrize.prune(nn.Linear(4, 3, device="meta"), HALF)
+    assert parametrize.masks(layer)["weight"].is_meta
