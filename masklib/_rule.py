@@ -50,6 +50,7 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
     The general way without its lists and mappings, which take longer than ranking a thousand elements does.
     """
     _read.is_dense(scores, "", "scores")
+    _read.is_whole(scores, "`scores`")
     folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
     if folding is None or folding.into is not None or folding.pools is not None or scores.dtype not in _read.RANKABLE:
         return None
@@ -72,6 +73,8 @@ def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
     alive: Alive = dict.fromkeys(values)
     if default_mask is not None:
         alive = _read.masks_of_any_shape(default_mask, scores, "default_mask")
+    for name, tensor in values.items():
+        _read.is_whole(tensor, _read.place(name, "scores"))
     return {n: v.detach() for n, v in values.items()}, alive
 
 
