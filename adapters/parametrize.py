@@ -200,6 +200,8 @@ def undo(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
 def bake(module: nn.Module) -> nn.Module:
     """Copy a module with all its pruning made permanent.
 
+    A tied weight that is pruned otherwise elsewhere, or not at all, is a weight of its own in the copy.
+
     Args:
         module: any module, pruned or not; it is left as it is.
 
@@ -212,7 +214,14 @@ def bake(module: nn.Module) -> nn.Module:
     >>> list(bake(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1))).state_dict())
     ['weight', 'bias']
     """
-    return remove(copy.deepcopy(module))
+    clean = copy.deepcopy(module)
+    places = _places(clean)
+    for site in _pruned_sites(clean, None):
+        original = _chain(site).original
+        masks = [_mask(tied) for tied in places[id(original)]]
+        if not all(mask is not None and torch.equal(mask, masks[0]) for mask in masks):
+            _chain(site)._parameters["original"] = nn.Parameter(original.detach().clone(), original.requires_grad)
+    return remove(clean)
 
 
 # ---- sites ----------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def _watch_submodules() -> None:
 
 
 def install(owner: type, name: str) -> None:
-    """Put the descriptors on the class, once: that of the name last, as it says that all are there."""
+    """Put the descriptors on the class, once; last the one by which the next call knows that all are there."""
     if isinstance(vars(owner).get(name), EffectiveTensor):
         return
     _watch_submodules()

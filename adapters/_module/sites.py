@@ -65,6 +65,11 @@ def _known(root: nn.Module) -> _Known:
     return known
 
 
+def tied_sites(root: nn.Module) -> list[list[Site]]:
+    """The sites of each parameter in a module."""
+    return list(_known(root).sites.values())
+
+
 def _among(site: Site, known: _Known) -> list[Site]:
     """A site and, among the known ones, all others of its parameter."""
     param = state.parameter(*site)
