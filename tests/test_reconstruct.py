@@ -191,7 +191,7 @@ def test_vmap_over_weights_masks_and_statistics():
 @pytest.mark.parametrize(
     ("groups", "number"),
     [(ml.elements(), {"amount": 0.5}), (ml.windows(4), {"keep": 2}), (ml.rows(), {"sparsity": 0.5})],
-    ids=["channels 0", "channels 1", "blocks 1 4", "blocks 2 2"],
+    ids=["elements", "windows", "rows"],
 )
 def test_compiled(groups, number):
     weight, _, h = problem(columns=16)
