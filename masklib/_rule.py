@@ -49,6 +49,8 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
     The general way without its lists and mappings, which take longer than ranking a thousand elements does.
     """
     _read.is_dense(scores, "", "scores")
+    if isinstance(default_mask, Tensor) and default_mask.shape != scores.shape:
+        return None  # scores of items
     folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
     p = getattr(groups, "p", None)
     if folding is None or folding.into is not None or p == 0 or scores.dtype not in _read.RANKABLE:
@@ -103,8 +105,8 @@ def _pools(members: Set) -> int | None:
 
 def _is_plain(members: Set, values: Values, alive: Alive) -> bool:
     """Whether each item of a set is one number: a single element, or an item whose score is given."""
-    ((name, folding), *others) = members.items()
-    return not others and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
+    name, folding = next(iter(members.items()))
+    return len(members) == 1 and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
 
 
 def _as_they_are(members: Set, values: Values, alive: Alive, magnitude: bool) -> Items:

@@ -107,8 +107,13 @@ def test_jit_trace_records_the_operator(direct):
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_records_the_operator(f, strict):
     class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", M)
+            self.register_buffer("number", HALF)
+
         def forward(self, s):
-            return f(s)
+            return f(s, self.mask, self.number)
 
     program = torch.export.export(Module(), (S,), strict=strict)
     assert any("masklib" in name for name in names_of(program.graph))
