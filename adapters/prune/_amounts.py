@@ -94,7 +94,7 @@ def noise_like(t: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def channel_noise(size: int, generator: torch.Generator | None) -> Tensor:
     """Noise for each channel, drawn on the default device if values live there, or from a generator."""
-    default = "cpu" if torch.get_default_device().type == "meta" else None
+    default = "cpu" if torch.empty(0).is_meta else None  # torch 2.6 forgets `with torch.device` when it is asked
     device = default if generator is None else generator.device
     return torch.rand(size, dtype=_noise_dtype(torch.get_default_dtype()), device=device, generator=generator)
 
@@ -132,4 +132,6 @@ def along(kept: Tensor, t: Tensor, dim: int) -> Tensor:
 def within(default_mask: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """`default_mask` where kept, in a dtype."""
     mask = default_mask.to(dtype)
+    if mask.is_floating_point() and mask.itemsize == 1:  # as bytes: torch 2.6 has no `where` for float8
+        return torch.where(kept, mask.view(torch.uint8), 0).view(dtype)
     return torch.where(kept, mask, mask.new_zeros(()))
