@@ -167,7 +167,15 @@ class Outcome(NamedTuple):
 def run(prune: ModuleType, net: nn.ModuleDict, code: str, seed: int) -> Outcome:
     """Run a line of code on a network."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes down the stack, for devices to come
-    names = {"torch": torch, "inf": inf, "nan": nan, "prune": prune, "net": net, "contained": contained, **WITHOUT_PRUNING}
+    names = {
+        "torch": torch,
+        "inf": inf,
+        "nan": nan,
+        "prune": prune,
+        "net": net,
+        "contained": contained,
+        **WITHOUT_PRUNING,
+    }
     try:
         value, error = eval(code, names), None
     except Exception as raised:
@@ -196,7 +204,11 @@ class Pair:
 
     def fail(self, *words: str) -> None:
         imports = ["import torch", "from math import inf, nan", "from torch import nn"]
-        imports += ["from parity import contained, reload, renew, step, train", "import torch.nn.utils.prune as prune", ""]
+        imports += [
+            "from parity import contained, reload, renew, step, train",
+            "import torch.nn.utils.prune as prune",
+            "",
+        ]
         raise AssertionError("\n".join([*words, "", "To see it:", "", *imports, *self.lines]))
 
     def both(self, code: str, seed: int) -> bool:

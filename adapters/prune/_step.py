@@ -1,8 +1,8 @@
 """One pruning call: compute and check, then write everything or nothing.
 
 Methods are asked, never looked at: who stays (`masks`), what step of the core they are (`step`), and whether they only
-read (`reads`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces that, in a subclass or in
-place, has not given them.
+read (`reads`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces that, in a subclass or
+in place, has not given them.
 """
 
 from __future__ import annotations
