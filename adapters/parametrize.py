@@ -32,7 +32,7 @@ from ._module.parametrized import (
     unparametrize,
 )
 from ._module.sites import Site, dotted, known_names
-from ._module.values import check_initialized, checked_mask, masks_by_name, scores_for
+from ._module.values import a_module, check_initialized, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -79,7 +79,7 @@ def prune(
     """
     _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
     given = None if importance_scores is None else dict(_read.mapping(importance_scores, "importance_scores"))
-    chosen = _chosen(module, given if names is None and given is not None else names)
+    chosen = _chosen(a_module(module), given if names is None and given is not None else names)
     if given is not None:
         _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 import masklib
 
-from .values import check_module, zero_one
+from .values import a_module, zero_one
 
 
 class Masked(nn.Module):
@@ -80,7 +80,7 @@ def masked_parts(module: nn.Module) -> dict[str, Masked]:
 
 
 def _dotted(module: nn.Module, own: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
-    check_module(module)
+    a_module(module)
     found: dict[str, Any] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
         if not isinstance(owner, parametrize.ParametrizationList):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import state
 from .computed import MARK, plain
-from .values import check_module
+from .values import a_module
 from .weights import pickable
 
 
@@ -27,7 +27,9 @@ class Site(NamedTuple):
 
 def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
     """The given site and, in `root`, all others of the same parameter."""
-    check_module(module)
+    a_module(module)
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be the name of a parameter, got {name!r}. For example 'weight'.")
     return [Site(module, name)] if root is None else _among(Site(module, name), _known(root))
 
 
@@ -54,7 +56,7 @@ class _Known(NamedTuple):
 
 def _known(root: nn.Module) -> _Known:
     """One walk, however many parameters are asked for."""
-    check_module(root, "root")
+    a_module(root, "root")
     known = _Known(set(), {})
     for module in root.modules():
         known.modules.add(id(module))
@@ -105,7 +107,7 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
 
 def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str = "names") -> list[str]:
     """The names as a list, all of which must be known."""
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
         raise TypeError(f"`{argument}` must hold several names, got {names!r}. For example {list(known)[:1]}.")
     wanted = list(names)
     unknown = [name for name in wanted if name not in known]
@@ -116,14 +118,12 @@ def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str =
 
 def plain_names(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by every dotted name they have when they are not pruned."""
-    check_module(module)
     named = module.named_modules(remove_duplicate=False)
     return {f"{prefix}.{n}" if prefix else n: p for prefix, m in named for n, p in plain(m).items()}
 
 
 def pruned_names(module: nn.Module) -> list[str]:
     """The dotted names of the pruned parameters."""
-    check_module(module)
     named = module.named_modules()
     return [f"{prefix}.{n}" if prefix else n for prefix, m in named for n in m.__dict__.get(MARK, ())]
 

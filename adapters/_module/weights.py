@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from .computed import MARK, plain
 from .parametrized import behind, chains, others
-from .values import check_module
+from .values import a_module
 
 _KINDS = (
     nn.Linear,
@@ -94,7 +94,7 @@ class _Entry(NamedTuple):
 
 
 def _census(module: nn.Module) -> list[_Entry]:
-    check_module(module)
+    a_module(module)
     first: dict[int, str] = {}
     census: list[_Entry] = []
     for prefix, owner in module.named_modules():

@@ -11,7 +11,7 @@ from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
 from .._module.sites import Site, sites_of, tied_sites
-from .._module.values import check_module
+from .._module.values import a_module
 from ._step import hooks
 
 
@@ -87,8 +87,7 @@ def bake(module: nn.Module) -> nn.Module:
     >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
     (True, False, 2)
     """
-    check_module(module)
-    clean = copy.deepcopy(module)
+    clean = copy.deepcopy(a_module(module))
     for sites in tied_sites(clean):
         pruned = [site for site in sites if state.is_marked(*site)]
         while pruned and not _alike(sites):
@@ -115,7 +114,7 @@ def _untie(site: Site) -> None:
 
 
 def _pruned_sites(module: nn.Module, name: str, root: nn.Module | None, action: str) -> list[Site]:
-    check_module(module)
+    a_module(module)
     if not state.is_marked(module, name):
         raise ValueError(
             f"parameter {name!r} of {type(module).__name__} has to be pruned before pruning can be {action}. "

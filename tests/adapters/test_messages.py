@@ -130,12 +130,12 @@ CALLS = {
     ),
     "no masks": (
         TypeError,
-        r"^`masks` must be a mapping, got list. For example",
+        r"^`masks` must be a mapping of tensors by name, got list. For example",
         lambda m: checkpoint.to_pruned(m.state_dict(), []),
     ),
     "no optimizer": (
         TypeError,
-        r"^`optimizer` must be a torch.optim.Optimizer, got Linear. For example keep_zero\(optimizer, model\).$",
+        r"^`optimizer` must be a torch.optim.Optimizer, got Linear. For example torch.optim",
         lambda m: keep_zero(m, m),
     ),
     "parametrize, part on meta": (
