@@ -75,4 +75,5 @@ def test_what_a_shard_cannot_say_is_refused(call, sharded):
 )
 def test_what_is_done_element_by_element_stays_sharded(call, sharded):
     result = call(sharded)
-    assert isinstance(result, DTensor) and torch.equal(result.full_tensor(), call(W))
+    assert isinstance(result, DTensor)
+    assert torch.equal(result.full_tensor(), call(W))

@@ -248,7 +248,11 @@ BAD = [
     (TypeError, "`into` and `back` of a Folding must be given together", lambda: by(None, 3, 2, into=torch.flatten)),
     (ValueError, "one item for each of the 6 entries of shape (2, 3), got 3 items of 2", lambda: by(None, 3, 2)),
     (ValueError, "one item for each of the 6 entries of shape (2, 3), got 5 items of 1", lambda: by(None, 5)),
-    (ValueError, "folds the 6 entries of shape (2, 3) into 8. If the others are pad", lambda: by(None, 4, 2, **TO_PAIRS)),
+    (
+        ValueError,
+        "folds the 6 entries of shape (2, 3) into 8. If the others are pad",
+        lambda: by(None, 4, 2, **TO_PAIRS),
+    ),
     (TypeError, "`into` of a Folding must return a tensor", lambda: by(None, 3, 2, into=str, back=str)),
     (
         ValueError,
