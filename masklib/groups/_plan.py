@@ -55,7 +55,7 @@ def is_groups(value: Any) -> bool:
 
 def _refuse_folding(folding: Folding, groups: Any, shape: Sequence[int]) -> None:
     """Refuse a folding that cannot be one of the shape, whatever its maps do."""
-    sizes = {"pools": 1 if folding.pools is None else folding.pools, "items": folding.items}
+    sizes: dict[str, Any] = {"pools": 1 if folding.pools is None else folding.pools, "items": folding.items}
     sizes["elements"] = folding.elements
     for argument, size in sizes.items():
         traced = isinstance(size, torch.Tensor) and torch.jit.is_tracing()  # which makes tensors of sizes
