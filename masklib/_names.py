@@ -28,10 +28,13 @@ def each(function: Callable[..., Any], first: Any, *others: Any) -> Any:
     return like(first, {n: function(v, *(o[n] for o in values)) for n, v in named(first).items()})
 
 
+_AUTOCAST = ("cpu", "cuda")  # have it; Dynamo of torch 2.6 cannot ask
+
+
 def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along a dim outside any autocast region, which raises for float16 in one of bfloat16."""
     device = parts[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not (device in _AUTOCAST or torch.amp.is_autocast_available(device)) or not torch.is_autocast_enabled(device):
         return torch.cat(list(parts), dim)
     with torch.autocast(device, enabled=False):
         return torch.cat(list(parts), dim)

@@ -51,13 +51,15 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
     """
     _read.is_dense(scores, "", "scores")
     _read.is_whole(scores, "`scores`")
+    alive = None if default_mask is None else _read.masks_of_any_shape(default_mask, scores, "default_mask")[""]
+    if alive is not None and alive.shape != scores.shape:
+        return None  # scores of items, or a mask that does not fit
     folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
     if folding is None or folding.into is not None or folding.pools is not None or scores.dtype not in _read.RANKABLE:
         return None
     p, _ = _norm_of(groups)
     if p == 0:
         return None
-    alive = None if default_mask is None else _read.masks(default_mask, scores, "default_mask")[""]
     magnitude = by_magnitude or p is not None
     return selection.lowest([scores.detach()], [alive], how_many[1], how_many[0], [""], magnitude)[0]
 
@@ -114,8 +116,8 @@ def _pools(members: Set) -> int | None:
 
 def _is_plain(members: Set, values: Values, alive: Alive) -> bool:
     """Whether each item of a set is one number: a single element, or an item whose score is given."""
-    ((name, folding), *others) = members.items()
-    return not others and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
+    name, folding = next(iter(members.items()))
+    return len(members) == 1 and (folding.elements == 1 or values[name].shape != _shape(values[name], alive[name]))
 
 
 def _as_they_are(members: Set, values: Values, alive: Alive, magnitude: bool) -> Items:

@@ -29,6 +29,8 @@ VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")
 TORCHS_OWN_WARNINGS = {  # the first version tried that no longer gives them, and what they begin with
     (2, 13): [
         "ignore:Attempted to insert a get_attr Node:UserWarning",  # while it exports
+        "ignore:Node lifted_tensor:UserWarning",  # the same
+        "ignore:There is a performance drop because .* aten..count_nonzero:UserWarning",  # what counts under vmap
         "ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning",  # while inductor hashes
         "ignore:DTensor random operators may not have complete support:UserWarning",  # on a mesh of CPUs
     ],

@@ -50,7 +50,7 @@ def _compute_nparams_toprune(amount: Any, tensor_size: int) -> Any:
 
 def _validate_pruning_dim(t: Tensor, dim: int) -> None:
     """Refuse a dim that the tensor does not have."""
-    _read.dimension(dim, t, "the tensor")
+    _read.dimension(_read.integer(dim, "dim", "dim=0"), t, "the tensor")
 
 
 def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
@@ -59,6 +59,8 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
     "fro" is the 2-norm; "nuc" sees a slice as a matrix of its first dim by the others (a vector as one column).
     """
     _validate_pruning_dim(t, dim)
+    if not isinstance(n, (numbers.Real, str, type(None))):
+        raise TypeError(f"`n` must be a number, inf, -inf, 'fro' or 'nuc', got {type(n).__name__}. For example n=2.")
     wide = t.to(torch.promote_types(t.dtype, torch.float32))
     slices = wide.movedim(dim, 0)
     if n == "nuc" and t.dim() > 2:
@@ -92,7 +94,7 @@ def noise_like(t: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def channel_noise(size: int, generator: torch.Generator | None) -> Tensor:
     """Noise for each channel, drawn on the default device if values live there, or from a generator."""
-    default = "cpu" if torch.get_default_device().type == "meta" else None
+    default = "cpu" if torch.empty(0).is_meta else None  # torch 2.6 forgets `with torch.device` when it is asked
     device = default if generator is None else generator.device
     return torch.rand(size, dtype=_noise_dtype(torch.get_default_dtype()), device=device, generator=generator)
 
@@ -130,4 +132,6 @@ def along(kept: Tensor, t: Tensor, dim: int) -> Tensor:
 def within(default_mask: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """`default_mask` where kept, in a dtype."""
     mask = default_mask.to(dtype)
+    if mask.is_floating_point() and mask.itemsize == 1:  # as bytes: torch 2.6 has no `where` for float8
+        return torch.where(kept, mask.view(torch.uint8), 0).view(dtype)
     return torch.where(kept, mask, mask.new_zeros(()))

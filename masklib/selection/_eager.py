@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import DispatchKey, DispatchKeySet, _dispatch_tls_local_include_set, _len_torch_function_stack
 
 from masklib.selection import _operators, _rank
 from masklib.selection._numbers import Number, as_tensor
 
 _PLAIN, _STRIDED = {Tensor, torch.nn.Parameter}, torch.strided
-_ALWAYS = DispatchKeySet(DispatchKey.BackendSelect) | DispatchKeySet(DispatchKey.ADInplaceOrView)
-_UNUSUAL = ~_ALWAYS.raw_repr()
+
+try:  # names of torch's own: where one is missing, no call takes the direct way
+    from torch._C import DispatchKey, DispatchKeySet, _dispatch_tls_local_include_set, _len_torch_function_stack
+
+    _ALWAYS = DispatchKeySet(DispatchKey.BackendSelect) | DispatchKeySet(DispatchKey.ADInplaceOrView)
+    _UNUSUAL = ~_ALWAYS.raw_repr()
+except (ImportError, AttributeError):
+    _UNUSUAL = 0
 
 
 def lowest(
@@ -86,7 +91,9 @@ def _is_eager() -> bool:
 
     To ask for dispatch modes and functorch's interpreter is not enough: make_fx(pre_dispatch=True) passes all that.
     """
-    return not _dispatch_tls_local_include_set().raw_repr() & _UNUSUAL and not _len_torch_function_stack()
+    if not _UNUSUAL or _dispatch_tls_local_include_set().raw_repr() & _UNUSUAL:
+        return False
+    return not _len_torch_function_stack()
 
 
 def _are_plain(*tensors: Iterable[Any]) -> bool:

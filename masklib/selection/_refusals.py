@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,7 +70,7 @@ def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any,
 
 def _first_unmet(met: Any, values: Any) -> int | float:
     """The value at the first False of `met`."""
-    wrong = torch.as_tensor(met).logical_not()
+    wrong = torch.as_tensor(met if isinstance(met, Tensor) else np.asarray(met)).logical_not()
     return torch.as_tensor(values, device=wrong.device).expand(wrong.shape)[wrong][0].item()
 
 

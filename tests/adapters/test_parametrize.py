@@ -34,7 +34,24 @@ def test_it_agrees_with_the_core_and_with_the_drop_in():
     assert torch.equal(model(torch.ones(1, 6)), other(torch.ones(1, 6)))
 
 
-def test_training_state_dict_copy_and_compile():
+class Dense(nn.Module):
+    """No class that the drop-in prunes: Dynamo of torch 2.6 does not read the attributes of those."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(8, 6)), nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+def test_compile():
+    model, x = parametrize.prune(nn.Sequential(Dense(), nn.ReLU()), HALF, ["0.weight"]), torch.randn(3, 6)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
+
+
+def test_training_state_dict_and_copy():
     model = parametrize.prune(net(), HALF)
     model(torch.randn(4, 6)).square().mean().backward()
     mask = parametrize.masks(model)["0.weight"]
@@ -42,11 +59,8 @@ def test_training_state_dict_copy_and_compile():
     other = parametrize.prune(net(), ml.identity)
     other.load_state_dict(model.state_dict())
     twin, x = copy.deepcopy(model), torch.randn(3, 6)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert torch.equal(other(x), model(x))
     assert torch.equal(twin(x), model(x))
-    assert torch.equal(compiled(x), model(x))
 
 
 def test_remove_restores_names_order_and_identity():
@@ -241,3 +255,26 @@ def test_copies_do_not_share_what_is_pruned_and_removed():
     parametrize.remove(model)
     assert int((third.weight == 0).sum()) == 4
     assert type(model) is type(twin) is nn.Linear
+
+
+def test_bake_keeps_what_tied_sites_compute():
+    """Pruned at one site only, a tied weight becomes one of its own in the copy; pruned at all, it stays tied."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(6, 4)
+            self.head = nn.Linear(4, 6, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, words):
+            return self.head(self.embedding(words))
+
+    words = torch.arange(6)
+    for pruned_at, tied in ((lambda m: m.head, False), (lambda m: m, True)):
+        model = Tied()
+        parametrize.prune(pruned_at(model), partial(ml.l1_unstructured, amount=0.5))
+        baked = parametrize.bake(model)
+        assert torch.equal(baked(words), model(words))
+        assert (baked.head.weight is baked.embedding.weight) == tied
+        assert not parametrize.is_pruned(baked)

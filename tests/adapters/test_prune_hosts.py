@@ -27,12 +27,25 @@ def model():
     return net
 
 
-def test_compile_export_trace_and_fx(model):
+@pytest.mark.parametrize(
+    "fullgraph",
+    [
+        False,
+        pytest.param(
+            True, marks=pytest.mark.skipif(torch.__version__ < "2.7", reason="Dynamo of 2.6 reads no descriptor")
+        ),
+    ],
+)
+def test_compile(model, fullgraph):
+    x = torch.randn(4, 6)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(model, fullgraph=fullgraph, backend="aot_eager")(x), model(x))
+
+
+def test_export_and_fx(model):
     x = torch.randn(4, 6)
     expected = model(x)
-    torch._dynamo.reset()
-    assert torch.equal(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected)
-    assert torch.equal(torch.export.export(model, (x,)).module()(x), expected)
+    assert torch.equal(torch.export.export(model, (x,), strict=False).module()(x), expected)
     assert torch.equal(torch.fx.symbolic_trace(model)(x), expected)
 
 

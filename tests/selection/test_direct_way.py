@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import warnings
 from functools import partial
 
@@ -106,8 +107,13 @@ def test_jit_trace_records_the_operator(direct):
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_records_the_operator(f, strict):
     class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", M)
+            self.register_buffer("number", HALF)
+
         def forward(self, s):
-            return f(s)
+            return f(s, self.mask, self.number)
 
     program = torch.export.export(Module(), (S,), strict=strict)
     assert any("masklib" in name for name in names_of(program.graph))
@@ -173,6 +179,20 @@ def test_tensors_that_numpy_cannot_read_take_the_operator(f, direct):
     assert not direct
     assert torch.equal(f(torch.nn.Parameter(S, requires_grad=False)), EXPECTED[f])
     assert len(direct) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["DispatchKey", "DispatchKeySet", "_dispatch_tls_local_include_set", "_len_torch_function_stack"]
+)
+def test_a_torch_without_the_private_names_takes_the_operator(name):
+    with pytest.MonkeyPatch.context() as patch:  # the module anew, beside the one that is in use
+        patch.delattr(torch._C, name)
+        spec = importlib.util.spec_from_file_location("masklib.selection._without", _eager.__file__)
+        other = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(other)
+    assert _eager._is_eager()
+    assert not other._is_eager()
+    assert torch.equal(other.lowest([S], [M], HALF, "amount", [""], False)[0], EXPECTED[pool])
 
 
 # ---- tensors without data -------------------------------------------------------------------------------------------
