@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from masklib import _read
+
 from ._module import state
 from ._module.atomic import unchanged_on_error
 from ._module.sites import dotted, plain_names, pruned_names
-from ._module.values import as_buffer, check_values, checked_mask
+from ._module.values import a_module, as_buffer, check_values, checked_mask
 from .prune import custom_from_mask, undo
 
 __all__ = ["load_pruned", "to_dense", "to_pruned"]
@@ -46,6 +48,7 @@ def to_dense(state_dict: State) -> dict[str, Any]:
     >>> list(to_dense(m.state_dict()))
     ['weight', 'bias']
     """
+    _a_state_dict(state_dict)
     names = _pairs(state_dict, [key.removesuffix("_orig") for key in state_dict if key.endswith("_orig")])
     _refuse_taken(state_dict, names)
     _refuse_tied(state_dict, names)
@@ -76,6 +79,8 @@ def to_pruned(state_dict: State, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     >>> list(to_pruned({"weight": torch.ones(2)}, {"weight": torch.tensor([True, False])}))
     ['weight_orig', 'weight_mask']
     """
+    _a_state_dict(state_dict)
+    _read.mapping(masks, "masks")
     unknown = [name for name in masks if name not in state_dict]
     if unknown:
         raise ValueError(f"`masks` has names that `state_dict` lacks: {unknown}. Its keys: {list(state_dict)}.")
@@ -107,7 +112,8 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     >>> int((load_pruned(nn.Linear(4, 2), saved).weight == 0).sum())
     3
     """
-    parameters = plain_names(module)
+    parameters = plain_names(a_module(module))
+    _a_state_dict(state_dict)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
     for name in names:
         check_values(parameters[name], repr(name))
@@ -126,6 +132,14 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
             tensor.detach().copy_(before)
         raise
     return module
+
+
+def _a_state_dict(value: Any) -> None:
+    """Refuse what is no state dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"`state_dict` must be a mapping, got {type(value).__name__}. For example model.state_dict().")
+    for name in value:
+        _read.is_name(name, "state_dict")
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from ._module import state
 from ._module.held import forget, watch
 from ._module.parametrized import masked_parts, originals
 from ._module.sites import dotted, known_names, plain_names, pruned_names
-from ._module.values import checked_mask, zero_one
+from ._module.values import a_module, checked_mask, zero_one
 
 __all__ = ["Handle", "keep_zero"]
 
@@ -54,7 +54,12 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
     >>> int((layer.weight_orig == 0).sum())
     3
     """
-    handle = Handle(module)
+    if not hasattr(optimizer, "register_step_post_hook"):
+        raise TypeError(
+            f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}. "
+            "For example torch.optim.AdamW(model.parameters())."
+        )
+    handle = Handle(a_module(module))
     given = None if masks is None else _given(module, masks)
     _refuse_strangers(optimizer, _masked(module) if given is None else given, all_of_them=masks is not None)
 

@@ -32,7 +32,7 @@ from ._module.parametrized import (
     unparametrize,
 )
 from ._module.sites import Site, dotted, known_names
-from ._module.values import check_initialized, checked_mask, scores_for
+from ._module.values import a_module, check_initialized, checked_mask, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -79,7 +79,7 @@ def prune(
     """
     _read.function(method, "method", "partial(masklib.l1_unstructured, amount=0.5)")
     given = None if importance_scores is None else dict(_read.mapping(importance_scores, "importance_scores"))
-    chosen = _chosen(module, given if names is None and given is not None else names)
+    chosen = _chosen(a_module(module), given if names is None and given is not None else names)
     if given is not None:
         _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
@@ -200,6 +200,8 @@ def undo(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
 def bake(module: nn.Module) -> nn.Module:
     """Copy a module with all its pruning made permanent.
 
+    A tied weight that is pruned otherwise elsewhere, or not at all, is a weight of its own in the copy.
+
     Args:
         module: any module, pruned or not; it is left as it is.
 
@@ -212,7 +214,14 @@ def bake(module: nn.Module) -> nn.Module:
     >>> list(bake(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1))).state_dict())
     ['weight', 'bias']
     """
-    return remove(copy.deepcopy(module))
+    clean = copy.deepcopy(module)
+    places = _places(clean)
+    for site in _pruned_sites(clean, None):
+        original = _chain(site).original
+        masks = [_mask(tied) for tied in places[id(original)]]
+        if not all(mask is not None and torch.equal(mask, masks[0]) for mask in masks):
+            _chain(site)._parameters["original"] = nn.Parameter(original.detach().clone(), original.requires_grad)
+    return remove(clean)
 
 
 # ---- sites ----------------------------------------------------------------------------------------------------------

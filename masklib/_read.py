@@ -72,6 +72,17 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
         )
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, whose module is not loaded for the question."""
+    return type(tensor) is not Tensor and any(base.__name__ == "DTensor" for base in type(tensor).__mro__)
+
+
+def is_whole(tensor: Tensor, where: str) -> None:
+    """Refuse a DTensor, of which selection would see a shard alone."""
+    if is_sharded(tensor):
+        raise TypeError(f"{where} must be a whole tensor, got a DTensor. Pass .full_tensor(), on every rank.")
+
+
 def _refuse_some_meta(entries: Mapping[str, Tensor], argument: str) -> None:
     """Refuse tensors without values beside others that have them."""
     without = [name for name, tensor in entries.items() if tensor.device.type == "meta"]
@@ -172,6 +183,9 @@ def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> Non
 
 def same_device(value: Tensor, tensor: Tensor, where: str, reference: str, what: str = "it") -> None:
     """Refuse a tensor that is not where the reference is."""
+    if is_sharded(value) != is_sharded(tensor):
+        kinds = [type(t).__name__ for t in (tensor, value)]
+        raise TypeError(f"{where} must be a {kinds[0]} as {reference} is, got a {kinds[1]}. Distribute both or none.")
     if value.device != tensor.device:
         raise ValueError(
             f"{where} must be on the device of {reference}, {tensor.device}, got {value.device}. "
@@ -266,7 +280,8 @@ def key(value: Any) -> Tensor:
 
 
 def has_value(tensor: Tensor, argument: str, example: str) -> None:
-    """Refuse a number without a value."""
+    """Refuse a number without a value, or one that is spread over a mesh."""
+    is_whole(tensor, f"`{argument}`")
     if tensor.device.type == "meta":
         raise ValueError(f"`{argument}` must have a value, got a tensor on the meta device. For example {example}.")
 

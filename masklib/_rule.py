@@ -14,6 +14,7 @@ from torch import Tensor
 from masklib import _read, selection
 from masklib._names import like
 from masklib.groups._folding import Folding
+from masklib.groups._norm import norm
 from masklib.groups._plan import Set, folded, is_groups, plan
 
 Values = Mapping[str, Tensor]
@@ -39,7 +40,7 @@ def apply_rule(
         return like(scores, own(values, alive, *how_many))
     shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
     sets = plan(groups, shapes)
-    items = _scored(sets, values, alive, getattr(groups, "p", None), getattr(groups, "mean", False), by_magnitude)
+    items = _scored(sets, values, alive, *_norm_of(groups), by_magnitude)
     return like(scores, kill(sets, items, values, alive, how_many, _floors(least, sets, groups)))
 
 
@@ -49,15 +50,23 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
     The general way without its lists and mappings, which take longer than ranking a thousand elements does.
     """
     _read.is_dense(scores, "", "scores")
-    if isinstance(default_mask, Tensor) and default_mask.shape != scores.shape:
-        return None  # scores of items
+    _read.is_whole(scores, "`scores`")
+    alive = None if default_mask is None else _read.masks_of_any_shape(default_mask, scores, "default_mask")[""]
+    if alive is not None and alive.shape != scores.shape:
+        return None  # scores of items, or a mask that does not fit
     folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
-    p = getattr(groups, "p", None)
-    if folding is None or folding.into is not None or p == 0 or scores.dtype not in _read.RANKABLE:
+    if folding is None or folding.into is not None or folding.pools is not None or scores.dtype not in _read.RANKABLE:
         return None
-    alive = None if default_mask is None else _read.masks(default_mask, scores, "default_mask")[""]
+    p, _ = _norm_of(groups)
+    if p == 0:
+        return None
     magnitude = by_magnitude or p is not None
     return selection.lowest([scores.detach()], [alive], how_many[1], how_many[0], [""], magnitude)[0]
+
+
+def _norm_of(groups: Any) -> tuple[float | None, bool]:
+    """How the groups score an item; a value of the user's own may say so too."""
+    return norm(getattr(groups, "p", None), getattr(groups, "mean", False))
 
 
 def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
@@ -66,6 +75,8 @@ def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
     alive: Alive = dict.fromkeys(values)
     if default_mask is not None:
         alive = _read.masks_of_any_shape(default_mask, scores, "default_mask")
+    for name, tensor in values.items():
+        _read.is_whole(tensor, _read.place(name, "scores"))
     return {n: v.detach() for n, v in values.items()}, alive
 
 
@@ -189,7 +200,8 @@ def _unfolded(folding: Folding, kept: Tensor, scores: Tensor, alive: Tensor | No
         return kept
     mask = folding.restore(kept.reshape(folding.rows, 1).expand(folding.rows, folding.elements), shape)
     single = folding.elements == 1
-    if alive is not None and not (single and alone and folding.rows == shape.numel()):
+    each_once = single and alone and not folding.padded and folding.rows == shape.numel()
+    if alive is not None and not each_once:
         return mask.to(scores.device) & alive  # a dead element may belong to an item that stays, or to none
     return (mask.contiguous() if single else mask.clone(memory_format=torch.contiguous_format)).to(scores.device)
 

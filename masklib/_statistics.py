@@ -17,6 +17,7 @@ def weights_of(value: Any) -> Mapping[str, Tensor]:
     """Read the weights of linear layers."""
     for name, tensor in (entries := _read.tensors(value, "weight")).items():
         where = _read.place(name, "weight")
+        _read.is_whole(tensor, where)
         if tensor.dtype not in _read.REAL:
             raise TypeError(f"{where} must be a floating tensor, got {tensor.dtype}. Pass weight.float().")
         if tensor.dim() != 2:

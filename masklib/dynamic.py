@@ -53,8 +53,15 @@ def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_score
     alive = identity(scores, default_mask)
     _refuse_others(scores, grow_scores)
     kept, others = compute_mask(scores, alive, amount=amount), cast(TensorsT, grow_scores)
-    grown = compute_mask(others, complement(kept), keep=count(alive) - count(kept))
-    return union(kept, grown)
+    return union(kept, _highest(others, complement(kept), count(alive) - count(kept)))
+
+
+def _highest(grow_scores: TensorsT, dead: TensorsT, number: Any) -> TensorsT:
+    """The highest of what is dead; what cannot be ranked is told with the argument's name."""
+    try:
+        return compute_mask(grow_scores, dead, keep=number)
+    except ValueError as error:
+        raise ValueError(f"`grow_scores` cannot be ranked: {error}") from error
 
 
 def _refuse_others(scores: Any, grow_scores: Any) -> None:
@@ -64,4 +71,6 @@ def _refuse_others(scores: Any, grow_scores: Any) -> None:
     _read.same_names(others, values, "grow_scores")
     _read.rankable(others, False, "grow_scores")
     for name, value in values.items():
-        _read.same_shape(others[name], value, _read.place(name, "grow_scores"), _read.place(name, "scores"))
+        places = _read.place(name, "grow_scores"), _read.place(name, "scores")
+        _read.same_shape(others[name], value, *places)
+        _read.same_device(others[name], value, *places, "grow_scores")

@@ -171,7 +171,8 @@ def random_unstructured(
     >>> random_unstructured(torch.zeros(6), key=0, amount=3)
     tensor([ True,  True, False, False, False,  True])
     """
-    noise = random_scores(scores, key=key)
+    values, _ = read(scores, default_mask)
+    noise = random_scores(like(scores, values), key=key)
     return apply_rule(noise, default_mask, how_many(amount, keep, sparsity), groups.elements())
 
 

@@ -192,9 +192,10 @@ def _narrow(groups: Any, shape: tuple[int, int], block: int) -> list[Run]:
 def _spans(folding: Any, shape: tuple[int, ...], rows: int) -> tuple[Tensor, Tensor]:
     """The first and the last column of each of so many rows of a folding; padding counts for nothing."""
     places = torch.arange(1, shape[1] + 1, device="cpu").expand(shape)
-    matrix = folding.matrix(places).reshape(rows, -1)
+    matrix = folding.matrix(places)
     if not matrix.numel():
         return matrix.new_zeros(0), matrix.new_zeros(0)
+    matrix = matrix.reshape(rows, -1)
     first = matrix.masked_fill(matrix == 0, shape[1]).amin(1)
     return first - 1, matrix.amax(1).clamp(min=1) - 1
 

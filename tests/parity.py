@@ -11,6 +11,7 @@ stops, once the library is seen to have left its own module as it was.
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from collections.abc import Callable
 from math import inf, nan
@@ -54,6 +55,48 @@ def train(net: nn.ModuleDict) -> None:
             p -= 0.1 * p.grad
             p.grad = None
     outputs(net)
+
+
+def step(net: nn.ModuleDict) -> None:
+    """One step of an optimizer with momentum and decay."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    sum(y.square().mean() for y in outputs(net)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    outputs(net)
+
+
+def reload(net: nn.ModuleDict) -> None:
+    """Save, lose all values, and load."""
+    saved = {k: v.clone() for k, v in net.state_dict().items()}
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1)
+    net.load_state_dict(saved)
+    outputs(net)
+
+
+def renew(net: nn.ModuleDict) -> None:
+    """Put a copy, by `deepcopy` and pickle, in each module's place: the original has to be without a graph for it."""
+    with torch.no_grad():
+        outputs(net)
+    for key, module in net.items():
+        net[key] = pickle.loads(pickle.dumps(copy.deepcopy(module)))
+    outputs(net)
+
+
+WITHOUT_PRUNING = {each.__name__: each for each in (train, step, reload, renew)}
+
+
+def contained(prune: ModuleType, methods: list[Any], scores: Tensor, mask: Tensor) -> Any:
+    """The mask that a container of methods makes by its last one."""
+    for method in methods:
+        method._tensor_name = "weight"
+    container = prune.PruningContainer(methods[0])
+    for method in methods[1:]:
+        container.add_pruning_method(method)
+    kept = container.compute_mask(scores, mask)
+    return kept.dtype, kept.tolist()
 
 
 # ---- observing -------------------------------------------------------------------------------------------------------
@@ -124,7 +167,15 @@ class Outcome(NamedTuple):
 def run(prune: ModuleType, net: nn.ModuleDict, code: str, seed: int) -> Outcome:
     """Run a line of code on a network."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes down the stack, for devices to come
-    names = {"torch": torch, "inf": inf, "nan": nan, "prune": prune, "net": net, "train": train}
+    names = {
+        "torch": torch,
+        "inf": inf,
+        "nan": nan,
+        "prune": prune,
+        "net": net,
+        "contained": contained,
+        **WITHOUT_PRUNING,
+    }
     try:
         value, error = eval(code, names), None
     except Exception as raised:
@@ -144,12 +195,20 @@ class Pair:
         self.theirs: nn.ModuleDict = eval(code, {"nn": nn})
         self.ours = copy.deepcopy(self.theirs)
         self.library = library
-        self.identities = [{id(p) for p in net.parameters()} for net in (self.theirs, self.ours)]
+        self.identities = self.parameters()
         self.lines = [f"torch.manual_seed({seed})", f"net = {code}"]
+
+    def parameters(self) -> list[set[int]]:
+        """The identities of the parameters of both."""
+        return [{id(p) for p in net.parameters()} for net in (self.theirs, self.ours)]
 
     def fail(self, *words: str) -> None:
         imports = ["import torch", "from math import inf, nan", "from torch import nn"]
-        imports += ["from parity import train", "import torch.nn.utils.prune as prune", ""]
+        imports += [
+            "from parity import contained, reload, renew, step, train",
+            "import torch.nn.utils.prune as prune",
+            "",
+        ]
         raise AssertionError("\n".join([*words, "", "To see it:", "", *imports, *self.lines]))
 
     def both(self, code: str, seed: int) -> bool:
@@ -193,9 +252,9 @@ def check(seed: int, kind: str, function: str, library: ModuleType, *, all_or_no
     rng = random.Random(f"{kind} {function} {seed}")
     pair = Pair(network(rng, kind), rng.randrange(1000), library)
     before = pair.compare()
-    rest = rng.choices([*FUNCTIONS, "train", "remove"], k=rng.randint(0, 3))
+    rest = rng.choices([*FUNCTIONS, "remove", "contain", *WITHOUT_PRUNING], k=rng.randint(0, 3))
     for i, each in enumerate([function, *rest], 1):
-        call = Call("train(net)") if each == "train" else draw(rng, pair.theirs, each)
+        call = Call(f"{each}(net)") if each in WITHOUT_PRUNING else draw(rng, pair.theirs, each)
         if pair.both(call.code, rng.randrange(1000)):
             unchanged = differences(before, observe(pair.ours, library))
             if unchanged and all_or_nothing:
@@ -207,6 +266,8 @@ def check(seed: int, kind: str, function: str, library: ModuleType, *, all_or_no
             pair.compare_numbers(*call.tied)
             return i
         before = pair.compare()
+        if each == "renew":
+            pair.identities = pair.parameters()
     pair.compare(gradients)
     remove_all(pair)
     return i
@@ -218,6 +279,5 @@ def remove_all(pair: Pair) -> None:
         if hasattr(pair.theirs[key], f"{name}_mask"):
             pair.both(f'prune.remove(net["{key}"], "{name}")', 0)
             pair.compare()
-    for net, identities in zip((pair.theirs, pair.ours), pair.identities):
-        if {id(p) for p in net.parameters()} != identities:
-            pair.fail("the parameters are not the objects they were")
+    if pair.parameters() != pair.identities:
+        pair.fail("the parameters are not the objects they were")

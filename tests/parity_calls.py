@@ -70,7 +70,7 @@ def pairs(net: nn.ModuleDict) -> list[tuple[str, str]]:
 def draw(rng: random.Random, net: nn.ModuleDict, function: str) -> Call:
     """A call of a function of the library, or `remove`, that ties leave no doubt about unless they are meant."""
     for _ in range(50):
-        call = _global(rng, net) if function == "global_unstructured" else _local(rng, net, function)
+        call = DRAWN[function](rng, net) if function in DRAWN else _local(rng, net, function)
         if call.ranked is None or call.tied or not _ties(call.ranked(net)):
             return call
     return Call("prune.is_pruned(net)")
@@ -107,6 +107,15 @@ def _local(rng: random.Random, net: nn.ModuleDict, function: str) -> Call:
     return Call(f"{begin}, {form.format(amount, n, dim, given)})", ranked, (key, name, dim) if tied else None)
 
 
+def _contain(rng: random.Random, net: nn.ModuleDict) -> Call:
+    """What a container of one's own computes for scores, without a module."""
+    key, name = rng.choice(pairs(net))
+    t = getattr(net[key], name).detach()
+    numbers = [rng.choice((0, 1, 2, 0.25, 0.5)) for _ in range(rng.randint(1, 3))]
+    methods = [f"prune.{rng.choice(('L1', 'Random'))}Unstructured({number})" for number in numbers]
+    return Call(f"contained(prune, [{', '.join(methods)}], {_noise(rng, t)}, {_mask(rng, t)})")
+
+
 def _site(rng: random.Random, net: nn.ModuleDict, *, structured: bool) -> tuple[str, str]:
     """A parameter; for structured calls hardly ever a vector, and no vector that is pruned.
 
@@ -133,6 +142,8 @@ def _global(rng: random.Random, net: nn.ModuleDict) -> Call:
     parts = [_magnitudes(*site, given.get(site, "None")) for site in chosen]
     return Call(code, (lambda net: torch.cat([part(net) for part in parts])) if method == "L1Unstructured" else None)
 
+
+DRAWN = {"global_unstructured": _global, "contain": _contain}
 
 # ---- tensors as code -------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,26 @@ class Square:
         return ml.elements().fold(shape)
 
 
+class Folds:
+    """A groups value of a folding that is given."""
+
+    def __init__(self, *sizes, p=None, mean=False, into=None, back=None, **others):
+        self.folding, self.p, self.mean = ml.Folding(*sizes, into=into, back=back, **others), p, mean
+
+    def __repr__(self):
+        return "folds()"
+
+    def fold(self, shape):
+        return self.folding
+
+
+def by(*sizes, **options):
+    return ml.compute_mask(S, amount=1, groups=Folds(*sizes, **options))
+
+
+TO_PAIRS = {"into": lambda t: t.reshape(3, 2), "back": lambda m: m.reshape(2, 3)}
+
+
 def fold(index):
     return ml.Folding.by_index(torch.tensor(index), (2,))
 
@@ -218,6 +238,27 @@ BAD = [
     (ValueError, "`index` must be between 0 and 1 for shape (2,)", lambda: fold([[0], [2]])),
     (ValueError, "got -2 to 0", lambda: fold([[0], [-2]])),
     (ValueError, "`index` must have each entry once, got 1 entries again", lambda: fold([[0], [0]])),
+    (ValueError, "must have an entry in each item, got a row of -1", lambda: fold([[0], [-1]])),
+    (TypeError, "`p` must be a number (inf and -inf included), got 'two'", lambda: by(None, 3, 2, p="two", **TO_PAIRS)),
+    (TypeError, "`p` must be a number (inf and -inf included), got 'two'", lambda: by(None, 6, p="two")),
+    (ValueError, "`p` must be a number, got nan", lambda: by(None, 3, 2, p=float("nan"), **TO_PAIRS)),
+    (TypeError, "`mean` must be a bool, got 2", lambda: by(None, 3, 2, mean=2, **TO_PAIRS)),
+    (TypeError, "`items` of a Folding must be an int, at least 0, got 3.0 by folds()", lambda: by(None, 3.0, 2)),
+    (TypeError, "`pools` of a Folding must be an int, at least 0, got -1 by folds()", lambda: by(-1, 3, 2)),
+    (TypeError, "`into` and `back` of a Folding must be given together", lambda: by(None, 3, 2, into=torch.flatten)),
+    (ValueError, "one item for each of the 6 entries of shape (2, 3), got 3 items of 2", lambda: by(None, 3, 2)),
+    (ValueError, "one item for each of the 6 entries of shape (2, 3), got 5 items of 1", lambda: by(None, 5)),
+    (
+        ValueError,
+        "folds the 6 entries of shape (2, 3) into 8. If the others are pad",
+        lambda: by(None, 4, 2, **TO_PAIRS),
+    ),
+    (TypeError, "`into` of a Folding must return a tensor", lambda: by(None, 3, 2, into=str, back=str)),
+    (
+        ValueError,
+        "`back` of a Folding must return a tensor of shape (2, 3), got (1, 3, 2)",
+        lambda: by(None, 3, 2, into=torch.flatten, back=torch.clone),
+    ),
     (
         ValueError,
         "`least` counts items of tensors that compete in one pool, got least=1 with rows(). For pools of their own, "
@@ -321,6 +362,8 @@ BAD = [
     (ValueError, "`grow_scores` must have exactly the names of `scores`", lambda: regrow(MAPPING, {"a": S})),
     (TypeError, "`grow_scores` must be real floating or integer, got torch.bool", lambda: regrow(S, S > 1)),
     (TypeError, "`grow_scores` must be of the form of `scores`", lambda: regrow(MAPPING, None)),
+    (ValueError, "`grow_scores` cannot be ranked: 1 NaN in scores.", lambda: regrow(S, S.where(S > 0, torch.nan))),
+    (ValueError, "`grow_scores` must be on the device of `scores`", lambda: regrow(S, S.to("meta"))),
     (TypeError, "`history` must be a sequence of steps", lambda: ml.fold(ml.identity, S)),
     (TypeError, "`history[0]` must be callable, got 3", lambda: ml.fold([3], S)),
     (TypeError, "the mask of step 0", lambda: ml.fold([lambda s, m: s], S)),

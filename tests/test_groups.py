@@ -7,6 +7,7 @@ import operator
 import pickle
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -256,3 +257,48 @@ def test_values_that_mean_different_things_are_different():
         assert all(a != b or type(a) is type(b) for b in values[:i])
     assert ml.channels(4, p=-1) != ml.windows(4, -1)
     assert ml.elements() != ()
+
+
+# ---- foldings, spelled out ------------------------------------------------------------------------------------------
+
+
+def run_of(index, length, heads):
+    """The run that an index along the dim is in, within its part."""
+    start = 0
+    for share in heads.parts:
+        part = length * share // sum(heads.parts)
+        if index < start + part:
+            return (index - start) // (part // heads.count)
+        start += part
+    raise IndexError(index)
+
+
+SPELLED = {  # from a groups value, a shape and a place in it: which item, and which pool (None: that of all)
+    "elements": lambda g, shape, p: (p, None),
+    "rows": lambda g, shape, p: (p, p[g.dim]),
+    "windows": lambda g, shape, p: (p, (*p[: g.dim % len(p)], *p[g.dim % len(p) + 1 :], p[g.dim] // g.of)),
+    "channels": lambda g, shape, p: (p[g.dim], None),
+    "heads": lambda g, shape, p: (run_of(p[g.dim], shape[g.dim], g), None),
+    "blocks": lambda g, shape, p: ((*p[: -len(g.shape)], *(x // n for x, n in zip(p[-len(g.shape) :], g.shape))), None),
+}
+
+
+@given(grouped(tuple(SPELLED)))
+def test_foldings_are_what_the_words_say(case):
+    """Item by item and pool by pool, in plain Python: which elements are together, and in which order."""
+    groups, s, _ = case
+    places = list(product(*map(range, s.shape)))
+    spelled = [SPELLED[type(groups).__name__.lower()](groups, s.shape, place) for place in places]
+    folding = groups.fold(s.shape)
+    matrix = folding.matrix(torch.arange(len(places)).view(s.shape))
+    assert sorted(matrix.flatten().tolist()) == list(range(len(places)))
+    assert all(len({spelled[i][0] for i in row}) == 1 for row in matrix.tolist())
+    assert len({spelled[row[0]] for row in matrix.tolist() if row}) == folding.rows
+    if folding.pools is None:
+        order = [spelled[row[0]][0] for row in matrix.tolist() if row]
+        assert order == sorted(order)
+    else:
+        pools = matrix.view(folding.pools, folding.items).tolist()
+        assert all(len({spelled[i][1] for i in pool}) == 1 for pool in pools)
+        assert all(pool == sorted(pool) for pool in pools)
+    assert torch.equal(folding.restore(matrix % 2 == 0, s.shape), torch.arange(len(places)).view(s.shape) % 2 == 0)

@@ -635,7 +635,7 @@ class TakesWhateverTopkTakes(Plain):
 class KeepsAFloat32(Plain):
     """Right up to 2**24."""
 
-    def __call__(self, s, m=None, *, keep):
+    def __call__(self, s, m=None, *, keep, amount=None):
         if isinstance(s, Mapping) or s.numel() < 2**24:
             return super().__call__(s, m, keep=keep)
         return torch.arange(s.numel()) >= s.numel() - int(np.float32(keep))

@@ -198,6 +198,64 @@ def test_a_folding_that_says_something_else_than_it_does_is_refused():
         ml.compute_mask(torch.ones(2, 2), amount=1, groups=Wrong())
 
 
+class Places(NamedTuple):
+    """An index written down, whatever the shape."""
+
+    places: tuple
+    p: float | None = None
+    mean: bool = False
+
+    def fold(self, shape):
+        return ml.Folding.by_index(torch.tensor(self.places), shape)
+
+
+@pytest.mark.parametrize("places", [(((0,), (1,), (-1,)),), (((0,), (2,), (-1,), (3,)),), ((0,), (1,), (2,))])
+def test_what_is_dead_and_no_item_has_stays_dead(places):
+    """As many places as entries, of which some are empty and some entries have none."""
+    size = len(places[0]) if len(places) == 1 else len(places)
+    alive = torch.tensor([True] * (size - 1) + [False]) if size == 3 else torch.tensor([True, False, True, True])
+    mask = ml.compute_mask(torch.arange(float(size)), alive, amount=1, groups=Places(places))
+    assert not (mask & ~alive).any()
+    assert (alive & ~mask).sum() == 1
+
+
+@st.composite
+def indices(draw):
+    """An index that leaves entries out and has empty places, of a vector."""
+    size = draw(st.integers(2, 9))
+    entries = draw(st.permutations(range(size)))[: draw(st.integers(1, size))]
+    width = draw(st.integers(1, 3))
+    rows = [entries[i : i + width] for i in range(0, len(entries), width)]
+    full = [[*row, *[-1] * (width - len(row))] for row in rows]
+    if draw(st.booleans()):
+        empty = [[-1] * width] * draw(st.integers(0, 3))
+        full = [[*full, *empty]]
+    return size, full
+
+
+@given(indices(), st.floats(0, 1), st.data())
+def test_an_index_equals_a_count_by_hand(case, share, data):
+    size, index = case
+    s, flags = data.draw(st.permutations(range(size))), data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    rows = index[0] if isinstance(index[0][0], list) else index
+    items = [[i for i in row if i >= 0] for row in rows if max(row) >= 0]
+    live = [row for row in items if any(flags[i] for i in row)]
+    die = max(0, round(share * len(items)) - (len(items) - len(live)))
+    live.sort(key=lambda row: sum(s[i] for i in row if flags[i]))  # equal sums keep their order
+    lost = [i for row in live[:die] for i in row]
+    mask = ml.compute_mask(torch.tensor(s), torch.tensor(flags), sparsity=share, groups=Places(index))
+    assert mask.tolist() == [flag and i not in lost for i, flag in enumerate(flags)]
+
+
+def test_pools_of_its_own_need_no_maps():
+    class Runs(NamedTuple):
+        def fold(self, shape):
+            return ml.Folding(2, 3)
+
+    s = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert ml.compute_mask(s, amount=1, groups=Runs()).tolist() == [False, True, True, False, True, True]
+
+
 # ---- ragged ---------------------------------------------------------------------------------------------------------
 
 

@@ -399,6 +399,17 @@ def test_bad_calls(error, message, call):
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize(
+    "groups",
+    [ml.elements(), ml.rows(), ml.windows(4), ml.windows(4, ragged=True), ml.channels(), ml.channels(1), ml.heads(2)],
+)
+def test_a_weight_without_entries_stays_so(shape, groups):
+    state = scores.add_hessian(None, torch.randn(5, shape[1]))
+    weight, mask = ml.sparsegpt(torch.empty(shape), state, sparsity=0.5, groups=groups)
+    assert weight.shape == mask.shape == shape
+
+
 def spoilt(row, column, value):
     """An identity with one other entry."""
     total = torch.eye(4)

@@ -20,15 +20,22 @@ class unchanged_on_error:  # noqa: N801, a context manager, which costs less as 
         modules: the modules that may change; scripted ones never do.
         values: a parameter whose values are put back too.
         draws: whether anything may be drawn meanwhile.
+        records: whether the modules' hooks may be written to meanwhile.
         generator: one that is drawn from besides torch's own.
     """
 
     def __init__(
-        self, modules: list[nn.Module], values: Tensor | None = None, *, draws: bool = True, generator: Any = None
+        self,
+        modules: list[nn.Module],
+        values: Tensor | None = None,
+        *,
+        draws: bool = True,
+        records: bool = True,
+        generator: Any = None,
     ) -> None:
         self.values = values
         self.before = None if values is None else values.detach().clone()
-        self.saved = [_saved(m) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+        self.saved = [_saved(m, records) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
         self.random = _random_states(modules, generator) if draws else []
 
     def __enter__(self) -> None:
@@ -45,11 +52,11 @@ class unchanged_on_error:  # noqa: N801, a context manager, which costs less as 
             self.values.detach().copy_(self.before)
 
 
-def _saved(module: nn.Module) -> tuple[Any, ...]:
+def _saved(module: nn.Module, records: bool) -> tuple[Any, ...]:
     """The tables are replaced when they change, but for that of the hooks, which users' handles hold on to."""
     state = module.__dict__
     tables = {name: state[name] for name in _REPLACED if name in state}
-    hooks = [hook.snapshot() for hook in state[MARK].values()] if MARK in state else ()
+    hooks = [hook.snapshot() for hook in state[MARK].values()] if records and MARK in state else ()
     return module, type(module), tables, state["_forward_pre_hooks"].copy(), hooks
 
 

@@ -151,16 +151,16 @@ def _watch_submodules() -> None:
 
 
 def install(owner: type, name: str) -> None:
-    """Put the descriptors on the class, once."""
+    """Put the descriptors on the class, once; last the one by which the next call knows that all are there."""
     if isinstance(vars(owner).get(name), EffectiveTensor):
         return
     _watch_submodules()
-    if name not in vars(owner):
-        setattr(owner, name, EffectiveTensor(name, owner))
     if "register_parameter" not in vars(owner):
         owner.register_parameter = _guarded(owner)  # type: ignore[attr-defined]
     if issubclass(owner, nn.RNNBase) and "_flat_weights" not in vars(owner):
         owner._flat_weights = FlatWeights()  # type: ignore[assignment]
+    if name not in vars(owner):
+        setattr(owner, name, EffectiveTensor(name, owner))
 
 
 def mark(module: nn.Module, name: str, hook: Any) -> None:

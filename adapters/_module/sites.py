@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import state
 from .computed import MARK, plain
+from .values import a_module
 from .weights import pickable
 
 
@@ -26,6 +27,9 @@ class Site(NamedTuple):
 
 def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
     """The given site and, in `root`, all others of the same parameter."""
+    a_module(module)
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be the name of a parameter, got {name!r}. For example 'weight'.")
     return [Site(module, name)] if root is None else _among(Site(module, name), _known(root))
 
 
@@ -52,12 +56,18 @@ class _Known(NamedTuple):
 
 def _known(root: nn.Module) -> _Known:
     """One walk, however many parameters are asked for."""
+    a_module(root, "root")
     known = _Known(set(), {})
     for module in root.modules():
         known.modules.add(id(module))
         for name, param in plain(module).items():
             known.sites.setdefault(id(param), []).append(Site(module, name))
     return known
+
+
+def tied_sites(root: nn.Module) -> list[list[Site]]:
+    """The sites of each parameter in a module."""
+    return list(_known(root).sites.values())
 
 
 def _among(site: Site, known: _Known) -> list[Site]:
@@ -97,7 +107,7 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
 
 def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str = "names") -> list[str]:
     """The names as a list, all of which must be known."""
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
         raise TypeError(f"`{argument}` must hold several names, got {names!r}. For example {list(known)[:1]}.")
     wanted = list(names)
     unknown = [name for name in wanted if name not in known]

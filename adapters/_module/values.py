@@ -7,15 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from masklib import _read
+
 
 class BadShape(ValueError, AssertionError):
     """A tensor of the wrong shape (torch.nn.utils.prune raises AssertionError)."""
+
+
+def a_module(value: Any, argument: str = "module") -> nn.Module:
+    """Read a module."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"`{argument}` must be an nn.Module, got {type(value).__name__}. For example model.fc1.")
+    return value
 
 
 def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
     """A mask from outside as bool: 0/1 values, the parameter's shape, and within what is alive."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"the mask of {where} must be a torch.Tensor, got {type(mask).__name__}.")
+    _read.is_dense(mask, "", "mask")
+    if mask.is_meta and not orig.is_meta:
+        raise ValueError(f"the mask of {where} has no values: it is on the meta device.")
     if mask.shape != orig.shape:
         raise BadShape(f"the mask of {where} must have its shape, {tuple(orig.shape)}, got {tuple(mask.shape)}.")
     kept = zero_one(mask.detach().to(orig.device), where)
@@ -42,6 +54,8 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
         return t
     if not isinstance(importance_scores, Tensor):
         raise TypeError(f"`importance_scores` must be a torch.Tensor, got {type(importance_scores).__name__}.")
+    _read.is_dense(importance_scores, "", "importance_scores")
+    _read.rankable_each({"": importance_scores}, magnitude=True, argument="importance_scores")
     if importance_scores.shape != t.shape:
         raise BadShape(
             f"`importance_scores` must have the shape of {what}, {tuple(t.shape)}, "

@@ -51,7 +51,7 @@ def _compute_nparams_toprune(amount: Any, tensor_size: int) -> Any:
 
 def _validate_pruning_dim(t: Tensor, dim: int) -> None:
     """Refuse a dim that the tensor does not have."""
-    _read.dimension(dim, t, "the tensor")
+    _read.dimension(_read.integer(dim, "dim", "dim=0"), t, "the tensor")
 
 
 def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
@@ -60,6 +60,8 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
     "fro" is the 2-norm; "nuc" sees a slice as a matrix of its first dim by the others (a vector as one column).
     """
     _validate_pruning_dim(t, dim)
+    if not isinstance(n, (numbers.Real, str, type(None))):
+        raise TypeError(f"`n` must be a number, inf, -inf, 'fro' or 'nuc', got {type(n).__name__}. For example n=2.")
     wide = t.to(torch.promote_types(t.dtype, torch.float32))
     slices = wide.movedim(dim, 0)
     if n == "nuc" and t.dim() > 2:

@@ -125,12 +125,11 @@ class BasePruningMethod(ABC):
             module: the pruned module.
         """
         name = self._pruned_name(module)
-        pruned = self.apply_mask(module).detach()
-        param = state.parameter(module, name)
-        if HELD in module.__dict__:
-            note(module, name, param, state.mask_of(module, name))
-        state.leave(module, name)
         with torch.no_grad():
+            pruned, param = self.apply_mask(module), state.parameter(module, name)
+            if HELD in module.__dict__:
+                note(module, name, param, state.mask_of(module, name))
+            state.leave(module, name)
             param.copy_(pruned)
 
     def on_living(self, t: Tensor, mask: Tensor) -> Tensor:

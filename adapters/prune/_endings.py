@@ -10,7 +10,8 @@ from torch import nn
 from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
-from .._module.sites import Site, dotted, pruned_names, sites_of
+from .._module.sites import Site, sites_of, tied_sites
+from .._module.values import a_module
 from ._step import hooks
 
 
@@ -36,7 +37,7 @@ def remove(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn
     """
     sites = _pruned_sites(module, name, root, "removed")
     values = state.parameter(module, name) if len(sites) > 1 else None  # else they are written last of all
-    with unchanged_on_error([site.module for site in sites], values, draws=False):
+    with unchanged_on_error([site.module for site in sites], values, draws=False, records=False):
         for site in sites:
             hook = state.hook_of(*site)
             _drop_hooks(site)
@@ -64,7 +65,7 @@ def undo(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn.M
     True
     """
     sites = _pruned_sites(module, name, root, "undone")
-    with unchanged_on_error([site.module for site in sites], draws=False):
+    with unchanged_on_error([site.module for site in sites], draws=False, records=False):
         for site in sites:
             state.leave(*site)
             _drop_hooks(site)
@@ -86,22 +87,24 @@ def bake(module: nn.Module) -> nn.Module:
     >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
     (True, False, 2)
     """
-    clean = copy.deepcopy(module)
-    for site in [dotted(clean, name) for name in pruned_names(clean)]:
-        if not state.is_marked(*site):
-            continue  # it went with a tied one
-        if _alike(sites_of(*site, root=clean)):
-            remove(*site, root=clean)
-        else:
-            _untie(site)
+    clean = copy.deepcopy(a_module(module))
+    for sites in tied_sites(clean):
+        pruned = [site for site in sites if state.is_marked(*site)]
+        while pruned and not _alike(sites):
+            _untie(pruned[0])
+            remove(*pruned[0])
+            sites.remove(pruned.pop(0))
+        for site in pruned:
             remove(*site)
     return clean
 
 
 def _alike(sites: list[Site]) -> bool:
-    """Whether a tied parameter reads the same at all of its sites, once pruning is permanent at the first."""
-    first = state.mask_of(*sites[0])
-    return all(state.is_marked(*site) and torch.equal(first, state.mask_of(*site)) for site in sites)
+    """Whether a parameter reads the same at all of its sites."""
+    if len(sites) == 1:
+        return True
+    masks = [state.mask_of(*site) for site in sites if state.is_marked(*site)]
+    return len(masks) == len(sites) and all(torch.equal(masks[0], mask) for mask in masks)
 
 
 def _untie(site: Site) -> None:

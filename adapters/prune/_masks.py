@@ -10,7 +10,7 @@ from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
 from .._module.sites import dotted, pruned_names, sites_of
-from .._module.values import checked_mask
+from .._module.values import a_module, checked_mask
 from ._base import BasePruningMethod
 from ._methods import CustomFromMask
 from ._step import commit, hook_key
@@ -28,7 +28,9 @@ def is_pruned(module: nn.Module) -> bool:
     >>> is_pruned(nn.Linear(2, 3)), is_pruned(identity(nn.Linear(2, 3), "weight"))
     (False, True)
     """
-    return any(MARK in m.__dict__ or any(map(_prunes, m._forward_pre_hooks.values())) for m in module.modules())
+    return any(
+        MARK in m.__dict__ or any(map(_prunes, m._forward_pre_hooks.values())) for m in a_module(module).modules()
+    )
 
 
 def _prunes(hook: Any) -> bool:
@@ -50,7 +52,7 @@ def masks(module: nn.Module) -> dict[str, Tensor]:
     >>> masks(custom_from_mask(nn.Linear(2, 1), "weight", torch.tensor([[1, 0]])))
     {'weight': tensor([[ True, False]])}
     """
-    return {name: state.mask_of(*dotted(module, name)) for name in pruned_names(module)}
+    return {name: state.mask_of(*dotted(module, name)) for name in pruned_names(a_module(module))}
 
 
 def set_mask(module: nn.Module, name: str, mask: Tensor, *, root: nn.Module | None = None) -> nn.Module:

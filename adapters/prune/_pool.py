@@ -56,7 +56,6 @@ def global_unstructured(
         keys = [[hook_key(site) for site in group] for group in groups]
         kept = _masks(method, groups, scores, alive)
         for group, own_keys, orig, live, mask in zip(groups, keys, origs, alive, kept):
-            mask = checked_mask(mask, orig, live, group[0].what)
             for site, key in zip(group, own_keys):
                 commit(site, key, CustomFromMask(mask), orig, live, mask, None)
 
@@ -65,13 +64,14 @@ def _masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Ten
     """The mask of each parameter when all compete."""
     _refuse_several_devices(scores)
     check_values(scores[0], "the pool")
-    masks = answer(method, "masks")
+    masks, what = answer(method, "masks"), [group[0].what for group in groups]
     if masks is not None:
-        return masks(method, scores, alive, [group[0].what for group in groups])
+        return masks(method, scores, alive, what)
     flat = torch.cat([s.reshape(-1) for s in scores])
     live = torch.cat([state.or_all(a, s).reshape(-1) for a, s in zip(alive, scores)])
     mask = method.on_living(flat, live.to(flat.dtype))
-    return [part.view(s.shape) != 0 for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
+    parts = [part.view(s.shape) for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
+    return [checked_mask(*each) for each in zip(parts, scores, alive, what)]
 
 
 def _scores(groups: list[list[Site]], origs: list[Any], importance_scores: Any) -> list[Tensor]:

@@ -39,7 +39,7 @@ class Record:
             self._share_numbers()
         follows = alive is None or self._agrees(alive.cpu())
         number = self.numbers[-1] + 1 if self.numbers else 1
-        dead = ~kept.cpu()
+        dead = ~(kept if kept.device.type == "cpu" else kept.cpu())
         if self.numbers:
             self.died.masked_fill_((self.died == 0) & dead, number)
         else:

@@ -1,4 +1,7 @@
-"""Who stays of whole tensors, straight by the core, for the methods that the core has: it ranks under masks."""
+"""Who stays of whole tensors, straight by the core, for the methods that the core has: it ranks under masks.
+
+All give bool masks that keep nobody who is dead; a mask from outside is checked for it here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 import masklib
 
 from .._module.state import now, or_all
+from .._module.values import checked_mask
 from ._amounts import number_to_prune
 from ._record import replay
 
@@ -45,14 +49,15 @@ def _count(alive: Tensor | None, scores: Tensor) -> int:
     return scores.numel() if alive is None else int(alive.count_nonzero())
 
 
-def masked_stay(method: Any, scores: list[Tensor], _: Alive, __: list[str]) -> list[Tensor]:
+def masked_stay(method: Any, scores: list[Tensor], alive: Alive, what: list[str]) -> list[Tensor]:
     """Those of the method's mask."""
-    return [method.mask] * len(scores)
+    return [checked_mask(method.mask, *each) for each in zip(scores, alive, what)]
 
 
-def core_says(method: Any, scores: list[Tensor], alive: Alive, _: list[str]) -> list[Tensor]:
+def core_says(method: Any, scores: list[Tensor], alive: Alive, what: list[str]) -> list[Tensor]:
     """The method gets copies, which it may write into."""
-    return [method.method(now(s, a).clone(), or_all(a, s).clone()) for s, a in zip(scores, alive)]
+    masks = [method.method(now(s, a).clone(), or_all(a, s).clone()) for s, a in zip(scores, alive)]
+    return [checked_mask(*each) for each in zip(masks, scores, alive, what)]
 
 
 def l1_step(method: Any) -> Step:

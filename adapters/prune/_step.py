@@ -1,8 +1,8 @@
 """One pruning call: compute and check, then write everything or nothing.
 
 Methods are asked, never looked at: who stays (`masks`), what step of the core they are (`step`), and whether they only
-read (`reads`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces
-that, in a subclass or in place, has not given them.
+read (`reads`). `knows` attaches the answers to `compute_mask` itself, so that whoever replaces that, in a subclass or
+in place, has not given them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._module import state
 from .._module.atomic import unchanged_on_error
@@ -41,7 +41,8 @@ def prune_sites(sites: list[Site], make: Callable[[], Any], importance_scores: T
     with unchanged_on_error([site.module for site in sites], generator=getattr(methods[0], "generator", None)):
         keys = [hook_key(site) for site in sites]
         orig, alive = state.parameter(*sites[0]), state.alive_at(sites)
-        check_values(orig, sites[0].what)
+        if type(orig) is not nn.Parameter or orig.is_meta:
+            check_values(orig, sites[0].what)
         scores = None if importance_scores is None else scores_for(orig, importance_scores, sites[0].what)
         kept = _kept(methods[0], scores, orig, alive, sites[0])
         step = answer(methods[0], "step") if importance_scores is None else None
@@ -54,7 +55,7 @@ def _kept(method: Any, scores: Tensor | None, orig: Tensor, alive: Tensor | None
     masks = answer(method, "masks")
     if masks is not None:
         ranked = orig.detach() if scores is None else scores
-        return checked_mask(masks(method, [ranked], [alive], [site.what])[0], orig, alive, site.what)
+        return masks(method, [ranked], [alive], [site.what])[0]
     scores = state.now(orig, alive) if scores is None else scores
     mask = _mask_of(method, scores if answer(method, "reads") else scores.clone(), orig, alive)
     return checked_mask(mask, orig, alive, site.what)

@@ -31,7 +31,8 @@ class Folding:
         into: from a tensor to anything that reshapes to (pools, items, elements), with 1 for a `pools` of None; None
             if each entry is an item, in row-major order.
         back: from the bool matrix (pools, items, elements) to a tensor; None together with `into`.
-        padded: whether `into` adds entries which the tensor does not have; they must be zero (False in a mask).
+        padded: whether `into` adds entries which the tensor does not have; they must be zero (False in a mask). An item
+            of the pool of all tensors has one entry of the tensor at least.
 
     >>> halves = Folding(None, 2, 3, lambda t: t.reshape(2, 3), lambda m: m.reshape(6))
     >>> halves.matrix(torch.arange(6))
@@ -58,6 +59,8 @@ class Folding:
         torch.Size([6, 1])
         """
         folded = tensor if self.into is None else self.into(tensor)
+        if not isinstance(folded, Tensor):
+            raise TypeError(f"`into` of a Folding must return a tensor, got {type(folded).__name__}.")
         if folded.numel() != self.rows * self.elements:
             raise ValueError(
                 f"a folding that says {self.rows} items of {self.elements} elements folds shape {tuple(tensor.shape)} "
@@ -75,7 +78,11 @@ class Folding:
         if self.back is None:
             return matrix.reshape(shape)
         pools = 1 if self.pools is None else self.pools
-        return self.back(matrix.reshape(pools, self.items, self.elements))
+        tensor = self.back(matrix.reshape(pools, self.items, self.elements))
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != tuple(shape):
+            got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"`back` of a Folding must return a tensor of shape {tuple(shape)}, got {got}.")
+        return tensor
 
     @staticmethod
     def by_index(index: Tensor, shape: Sequence[int]) -> Folding:
@@ -95,7 +102,8 @@ class Folding:
 
         Raises:
             TypeError: if the index is not an int64 tensor.
-            ValueError: if it has not two or three dims, or an entry that the tensor does not have, or one entry twice.
+            ValueError: if it has not two or three dims, or an entry that the tensor does not have, or one entry twice,
+                or, with two dims, an item without entries.
 
         >>> diagonals = Folding.by_index(torch.tensor([[0, 3], [1, 2]]), (2, 2))
         >>> diagonals.matrix(torch.tensor([[1, 2], [3, 4]]))
@@ -144,5 +152,7 @@ def _refuse(index: Tensor, size: int, shape: Sequence[int]) -> None:
             f"`index` must be between 0 and {size - 1} for shape {tuple(shape)}, or -1 for a place that stays empty, "
             f"got {int(index.min())} to {int(index.max())}."
         )
+    if index.dim() == 2 and index.numel() and bool((index < 0).all(1).any()):
+        raise ValueError("`index` of two dims must have an entry in each item, got a row of -1. Leave it out.")
     if len(used.unique()) < len(used):
         raise ValueError(f"`index` must have each entry once, got {len(used) - len(used.unique())} entries again.")

@@ -81,6 +81,7 @@ def _labelling(value: Any, argument: str) -> Any:
                 f"{_read.place(name, argument)} must hold integer labels, got {tensor.dtype}. "
                 "For example labels(torch.arange(scores.numel()).view(scores.shape))."
             )
+        _read.is_whole(tensor, _read.place(name, argument))
     return value
 
 

@@ -8,7 +8,10 @@ ties die.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
+
+import torch
 
 from masklib import _read
 from masklib.groups._folding import Folding
@@ -40,6 +43,8 @@ def folded(groups: Any, name: str, shape: Sequence[int], argument: str = "scores
             f"`fold(shape)` of {groups!r} must return a Folding, got {type(folding).__name__}. "
             "For example Folding.by_index(index, shape)."
         )
+    if not (folding.into is None and folding.pools is None and folding.elements == 1 and folding.items == prod(shape)):
+        _refuse_folding(folding, groups, shape)
     return folding
 
 
@@ -48,10 +53,36 @@ def is_groups(value: Any) -> bool:
     return not isinstance(value, type) and any(callable(getattr(value, n, None)) for n in ("fold", "sets", "rank"))
 
 
+def _refuse_folding(folding: Folding, groups: Any, shape: Sequence[int]) -> None:
+    """Refuse a folding that cannot be one of the shape, whatever its maps do."""
+    sizes: dict[str, Any] = {"pools": 1 if folding.pools is None else folding.pools, "items": folding.items}
+    sizes["elements"] = folding.elements
+    for argument, size in sizes.items():
+        traced = (
+            isinstance(size, torch.Tensor) and torch._C._get_tracing_state() is not None
+        )  # which makes tensors of sizes
+        if isinstance(size, bool) or not (isinstance(size, (int, torch.SymInt)) or traced) or size < 0:
+            raise TypeError(f"`{argument}` of a Folding must be an int, at least 0, got {size!r} by {groups!r}.")
+    if (folding.into is None) != (folding.back is None):
+        raise TypeError(f"`into` and `back` of a Folding must be given together, got one of them by {groups!r}.")
+    entries, size = folding.rows * folding.elements, prod(shape)
+    if folding.into is None and (folding.elements != 1 or entries != size):
+        raise ValueError(
+            f"a Folding without `into` has one item for each of the {size} entries of shape {tuple(shape)}, got "
+            f"{folding.rows} items of {folding.elements} elements by {groups!r}. Give `into` and `back`."
+        )
+    if entries > size and not folding.padded:
+        raise ValueError(
+            f"{groups!r} folds the {size} entries of shape {tuple(shape)} into {entries}. "
+            "If the others are padding, pass padded=True."
+        )
+
+
 def _same_items(members: Set, groups: Any) -> None:
     """Refuse tensors of a set that do not have as many items each."""
     counts = {name: (folding.pools, folding.items) for name, folding in members.items()}
-    if len(set(counts.values())) > 1:
+    first = next(iter(counts.values()), None)
+    if any(count != first for count in counts.values()):  # not by a set: symbolic sizes have no hash
         found = ", ".join(f"{_shown(*count)} of {name!r}" for name, count in counts.items())
         raise ValueError(
             f"the tensors of a set must have as many items each, got {found} by {groups!r}. An (out, in) weight has "

@@ -59,6 +59,8 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     """
     seed = _read.key(key)
     values = _read.tensors(params, "params")
+    for name, tensor in values.items():
+        _read.is_whole(tensor, _read.place(name, "params"))
     noises = {n: selection.noise(seed, n, selection.ELEMENTS, list(v.shape), v.device) for n, v in values.items()}
     return like(params, noises)
 
@@ -130,6 +132,7 @@ def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> Tensor
     """
     along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
     for name, weight in _read.inexact(params, "params").items():
+        _read.is_whole(weight, _read.place(name, "params"))
         _filters_of(weight, along, _read.place(name, "params"))
     return each(lambda w: _a_channel(_fpgm(w.detach(), along), w, along, each_one), params)
 

@@ -255,3 +255,26 @@ def test_copies_do_not_share_what_is_pruned_and_removed():
     parametrize.remove(model)
     assert int((third.weight == 0).sum()) == 4
     assert type(model) is type(twin) is nn.Linear
+
+
+def test_bake_keeps_what_tied_sites_compute():
+    """Pruned at one site only, a tied weight becomes one of its own in the copy; pruned at all, it stays tied."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(6, 4)
+            self.head = nn.Linear(4, 6, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, words):
+            return self.head(self.embedding(words))
+
+    words = torch.arange(6)
+    for pruned_at, tied in ((lambda m: m.head, False), (lambda m: m, True)):
+        model = Tied()
+        parametrize.prune(pruned_at(model), partial(ml.l1_unstructured, amount=0.5))
+        baked = parametrize.bake(model)
+        assert torch.equal(baked(words), model(words))
+        assert (baked.head.weight is baked.embedding.weight) == tied
+        assert not parametrize.is_pruned(baked)

@@ -156,3 +156,20 @@ def test_the_last_steps_of_a_full_record_are_atomic_too():
     assert_atomic(model, lambda: prune.random_unstructured(model, "weight", 1))
     hook = next(iter(model._forward_pre_hooks.values()))
     assert len(hook) == len(hook.history()) == 256
+
+
+def test_a_first_call_that_fails_anywhere_leaves_no_half_of_what_classes_get():
+    """The class gets its descriptors with the first call: the next one has to find all of them, or none."""
+    for fails_at in count():
+
+        class Layer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(3, 2))
+
+        if not calling(lambda: prune.l1_unstructured(Layer(), "weight", 2), fails_at):
+            break
+        module = prune.l1_unstructured(Layer(), "weight", 2)
+        with pytest.raises(AttributeError, match="weight_orig"):
+            module.weight = nn.Parameter(torch.ones(3, 2))
+    assert fails_at > 20

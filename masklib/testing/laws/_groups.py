@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import sys
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import masklib as ml
@@ -35,11 +37,14 @@ def is_the_labels_form(groups: Any, number: Number, s: Any, m: Any, method: Meth
 def is_plain_data(groups: Any) -> None:
     """groups = copy(groups) = loads(dumps(groups)) = eval(repr(groups)), with equal hashes.
 
-    What evaluates the repr has the names of masklib, and the types of the value and of those it couples.
+    What evaluates the repr has the names of masklib, and the types of the value and of those it couples. Pickle finds a
+    class by its module and name; a value of a class that cannot be found so, a local one, is held to the rest.
 
     >>> is_plain_data(rows())
     """
-    twins = [copy.deepcopy(groups), pickle.loads(pickle.dumps(groups))]
+    twins = [copy.deepcopy(groups)]
+    if all(map(_is_found, _types(groups))):
+        twins.append(pickle.loads(pickle.dumps(groups)))
     if "tensor(" not in repr(groups):
         names = {kind.__name__: kind for kind in _types(groups)}
         twins.append(eval(repr(groups), {**names, **vars(ml), "inf": math.inf, "nan": math.nan}))
@@ -48,6 +53,14 @@ def is_plain_data(groups: Any) -> None:
         assert twin == groups
         assert (twin != groups) is False
         assert hash(twin) == hash(groups)
+
+
+def _is_found(kind: type) -> bool:
+    """Whether a class is what its module has by its name."""
+    try:
+        return attrgetter(kind.__qualname__)(sys.modules.get(kind.__module__)) is kind
+    except AttributeError:
+        return False
 
 
 def _types(groups: Any) -> list[type]:

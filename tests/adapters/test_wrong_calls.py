@@ -1,0 +1,100 @@
+"""Every public function of the adapters is given the wrong thing in each argument, and the module stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from wrong import M, W, called, told
+
+import masklib as ml
+import masklib.adapters.checkpoint as checkpoint
+import masklib.adapters.optimizer as optimizer
+import masklib.adapters.parametrize as parametrize
+import masklib.adapters.prune as prune
+from masklib.adapters import skipped, weights
+
+HALF = partial(ml.l1_unstructured, amount=0.5)
+
+
+def layer() -> nn.Module:
+    return nn.Linear(3, 2)
+
+
+def pruned() -> nn.Module:
+    return prune.l1_unstructured(layer(), "weight", 2)
+
+
+def parametrized() -> nn.Module:
+    module = layer()
+    parametrize.prune(module, HALF)
+    return module
+
+
+def keep_zero() -> dict[str, Any]:
+    module = pruned()
+    return {"optimizer": torch.optim.SGD(module.parameters(), lr=0.1), "module": module, "masks": None}
+
+
+# A right call of everything: the function, and what makes its arguments.
+CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
+    "identity": (prune.identity, lambda: {"module": layer(), "name": "weight", "root": None}),
+    "l1_unstructured": (
+        prune.l1_unstructured,
+        lambda: {"module": layer(), "name": "weight", "amount": 2, "importance_scores": W},
+    ),
+    "random_unstructured": (
+        prune.random_unstructured,
+        lambda: {"module": layer(), "name": "weight", "amount": 0.5, "generator": None},
+    ),
+    "ln_structured": (
+        prune.ln_structured,
+        lambda: {"module": layer(), "name": "weight", "amount": 1, "n": 2, "dim": 0, "importance_scores": W},
+    ),
+    "random_structured": (
+        prune.random_structured,
+        lambda: {"module": layer(), "name": "weight", "amount": 1, "dim": 0, "generator": None},
+    ),
+    "custom_from_mask": (prune.custom_from_mask, lambda: {"module": layer(), "name": "weight", "mask": M}),
+    "apply": (prune.apply, lambda: {"module": layer(), "name": "weight", "method": HALF}),
+    "set_mask": (prune.set_mask, lambda: {"module": layer(), "name": "weight", "mask": M}),
+    "global_unstructured": (
+        prune.global_unstructured,
+        lambda: {"parameters": layer(), "pruning_method": prune.L1Unstructured, "amount": 0.5, "names": ["weight"]},
+    ),
+    "remove": (prune.remove, lambda: {"module": pruned(), "name": "weight", "root": None}),
+    "undo": (prune.undo, lambda: {"module": pruned(), "name": "weight", "root": None}),
+    "bake": (prune.bake, lambda: {"module": pruned()}),
+    "is_pruned": (prune.is_pruned, lambda: {"module": pruned()}),
+    "masks": (prune.masks, lambda: {"module": pruned()}),
+    "parametrize.prune": (
+        parametrize.prune,
+        lambda: {"module": layer(), "method": HALF, "names": ["weight"], "importance_scores": None},
+    ),
+    "parametrize.masks": (parametrize.masks, lambda: {"module": parametrized()}),
+    "parametrize.remove": (parametrize.remove, lambda: {"module": parametrized()}),
+    "weights": (weights, lambda: {"module": layer()}),
+    "skipped": (skipped, lambda: {"module": layer()}),
+    "keep_zero": (optimizer.keep_zero, keep_zero),
+    "load_pruned": (checkpoint.load_pruned, lambda: {"module": layer(), "state_dict": pruned().state_dict()}),
+    "to_dense": (checkpoint.to_dense, lambda: {"state_dict": pruned().state_dict()}),
+    "to_pruned": (checkpoint.to_pruned, lambda: {"state_dict": layer().state_dict(), "masks": {"weight": M}}),
+}
+KINDS = (ValueError, TypeError, IndexError, AttributeError)  # the last is torch.nn.utils.prune's for an unknown name
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_right_call_is_right(name):
+    function, arguments = CALLS[name]
+    called(function, arguments())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_wrong_thing_is_told(name):
+    lines = told(*CALLS[name], kinds=KINDS).splitlines()
+    bad = [line for line in lines if "Error(s) in loading state_dict" not in line]  # torch's own, as documented
+    assert not bad, "\n" + "\n".join(bad)
