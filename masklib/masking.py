@@ -107,15 +107,29 @@ def masked(param: Any, mask: Any) -> Tensor:
         return _zeroed(param, mask)
     if mask.stride() != param.stride():  # the mask's decide over those of the result in every kernel here
         mask = torch.zeros_like(param, dtype=mask.dtype) + mask
-    if param.is_floating_point() and param.itemsize == 1:  # as bytes: torch 2.6 has no `where` for float8
-        return torch.where(mask != 0, param.view(torch.uint8), 0).view(param.dtype)
     if param.dtype not in _FAST or _records_kernels():
-        return torch.where(mask != 0, param, param.new_zeros(()))
+        return where_kept(mask != 0, param)
     if mask.dtype == torch.bool and param.requires_grad and param.numel() > _SMALL and torch.is_grad_enabled():
         return _Masked.apply(param, mask)
     return _zeroed(param, mask)
 
 
+def where_kept(mask: Tensor, param: Tensor) -> Tensor:
+    """where(mask, param, 0) of any dtype."""
+    bits = as_bits(param)
+    if bits is param:
+        return torch.where(mask, param, param.new_zeros(()))
+    return torch.where(mask, bits, 0).view(param.dtype)
+
+
+def as_bits(tensor: Tensor) -> Tensor:
+    """The tensor; of float8 and the wider unsigned integers, which torch 2.6 hardly moves, a view as others."""
+    if tensor.is_floating_point() and tensor.itemsize == 1:
+        return tensor.view(torch.uint8)
+    return tensor.view(_SIGNED[tensor.dtype]) if tensor.dtype in _SIGNED else tensor
+
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _FAST = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 

@@ -66,6 +66,7 @@ def equation(law):
     return " ".join((inspect.getdoc(law) or "").split("\n\n")[0].split()).replace("|", "\\|")
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_measured(broken):
     said = {law.strip("`"): verdict for law, _, _, verdict in rows("Methods")}
     measured = {law: "no: " + ", ".join(who) if who else "yes" for law, who in broken.items()}

@@ -181,8 +181,8 @@ CRITERIA = {
     "fisher": (lambda p: ml.scores.fisher(p, ml.scores.add_squared_grads(None, slopes(p))), {}),
     "movement": (lambda p: ml.scores.movement(ml.scores.add_movement(None, p, slopes(p))), {}),
     "wanda": (lambda p: ml.scores.wanda(p, ml.scores.add_input_norms(None, columns(p))), {"shapes": shapes(2, 2)}),
-    "grasp": (lambda p: ml.scores.grasp(p, squares), {}),
-    "synflow": (lambda p: ml.scores.synflow(p, linear, torch.ones(2)), {}),
+    "grasp": (lambda p: ml.scores.grasp(p, squares), {"examples": 40}),  # these two take milliseconds a call
+    "synflow": (lambda p: ml.scores.synflow(p, linear, torch.ones(2)), {"examples": 40}),
 }
 
 

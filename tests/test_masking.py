@@ -41,8 +41,11 @@ def test_parameters_without_a_mask_pass_through():
     assert params["w"].tolist() == [1, 1]
 
 
+UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
+
+
 @pytest.mark.parametrize(
-    "dtype", [torch.int32, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn]
+    "dtype", [torch.int32, *UNSIGNED, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e4m3fn]
 )
 def test_apply_takes_every_dtype(dtype):
     p = torch.ones(2, dtype=dtype)

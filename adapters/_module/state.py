@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
-from masklib.masking import masked
+from masklib.masking import masked, where_kept
 
 from .computed import MARK, install, mark, owner_of, unmark
 from .values import check_values, zero_one
@@ -68,7 +68,7 @@ def or_all(alive: Tensor | None, orig: Tensor) -> Tensor:
 
 def now(orig: Tensor, alive: Tensor | None) -> Tensor:
     """The values to rank: the parameter under its mask."""
-    return orig.detach() if alive is None else torch.where(alive, orig.detach(), orig.new_zeros(()))
+    return orig.detach() if alive is None else where_kept(alive, orig.detach())
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from masklib import _read
+from masklib.masking import where_kept
 
 
 def _validate_pruning_amount_init(amount: Any) -> None:
@@ -131,7 +132,4 @@ def along(kept: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def within(default_mask: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """`default_mask` where kept, in a dtype."""
-    mask = default_mask.to(dtype)
-    if mask.is_floating_point() and mask.itemsize == 1:  # as bytes: torch 2.6 has no `where` for float8
-        return torch.where(kept, mask.view(torch.uint8), 0).view(dtype)
-    return torch.where(kept, mask, mask.new_zeros(()))
+    return where_kept(kept, default_mask.to(dtype))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from masklib.masking import as_bits
+
 from .._module import state
 from .._module.computed import install
 from .._module.held import HELD, note
@@ -145,8 +147,11 @@ class BasePruningMethod(ABC):
         """
         new = mask.to(t.dtype, copy=True)
         living = _living(self, t, mask)
-        kept = self.compute_mask(t[living], default_mask=mask[living])
-        new[living] = checked_mask(kept, t[living], None, f"what {type(self).__name__} sees").to(new.dtype)
+        seen, before = (as_bits(each)[living].view(each.dtype) for each in (t, mask))
+        kept = checked_mask(
+            self.compute_mask(seen, default_mask=before), seen, None, f"what {type(self).__name__} sees"
+        )
+        as_bits(new)[living] = as_bits(kept.to(new.dtype))
         return new
 
     def history(self) -> tuple[Callable[..., Tensor], ...]:

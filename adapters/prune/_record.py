@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from masklib import custom_from_mask
+from masklib.masking import where_kept
 
 LAST = 255  # the largest number of a step that a uint8 holds
 
@@ -97,5 +98,5 @@ def _removed(scores: Tensor, default_mask: Tensor | None = None, *, record: Reco
 def replay(method: Any, scores: Tensor, default_mask: Tensor | None = None) -> Tensor:
     """A method of the adapter as a step of the core: the weights under the mask are its scores."""
     alive = torch.ones_like(scores, dtype=torch.bool) if default_mask is None else default_mask
-    ranked = torch.where(alive, scores.detach(), 0)
+    ranked = where_kept(alive, scores.detach())
     return alive & (method.on_living(ranked, alive.to(scores.dtype)) != 0)

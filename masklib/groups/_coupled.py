@@ -88,9 +88,13 @@ def coupled(*sets: Mapping[str, Any], p: float | None = None, mean: bool = False
     """
     for each in sets:
         _refuse_set(each)
-    _refuse_twice(sets)
+    names = [name for each in sets for name in each]
+    apart = len(set(names)) == len(names)
+    if not apart:  # Dynamo of torch 2.6 traces no repr: sets of distinct names need none
+        _refuse_twice(sets)
     members = [tuple((name, each[name]) for name in sorted(each)) for each in sets]
-    return Coupled(tuple(sorted(members, key=lambda pairs: ([name for name, _ in pairs], repr(pairs)))), *norm(p, mean))
+    members.sort(key=lambda pairs: ([name for name, _ in pairs], "" if apart else repr(pairs)))
+    return Coupled(tuple(members), *norm(p, mean))
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

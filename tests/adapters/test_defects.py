@@ -37,6 +37,8 @@ def test_here(check):
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_there(check):
+    if check is nuclear_and_half_precision_norms_work and torch.__version__ >= "2.14":
+        pytest.skip("mended in torch 2.14")
     with pytest.raises((Exception, pytest.fail.Exception)):
         check(theirs)
 

@@ -97,11 +97,14 @@ def test_noise_is_as_fine_as_float32_whatever_the_default(monkeypatch):
 
 
 def test_random_methods_take_any_dtype():
-    for dtype in (torch.complex64, torch.float64, torch.float16, torch.int8, torch.float8_e4m3fn):
+    eights, unsigned = (torch.float8_e4m3fn, torch.float8_e5m2), (torch.uint16, torch.uint32, torch.uint64)
+    for dtype in (torch.complex64, torch.float64, torch.float16, torch.int8, *eights, *unsigned):
         module = nn.Module()
         module.weight = nn.Parameter(torch.ones(6, 5).to(dtype), requires_grad=False)
-        prune.random_unstructured(module, "weight", 7)
+        prune.random_unstructured(module, "weight", 3)
+        prune.random_unstructured(module, "weight", 4)
         assert int((~module.weight_mask.to(torch.bool)).sum()) == 7
+        assert module.weight.tolist() == module.weight_mask.tolist()
         assert module.weight.dtype == module.weight_mask.dtype == dtype
 
 
