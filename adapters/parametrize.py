@@ -32,7 +32,7 @@ from ._module.parametrized import (
     unparametrize,
 )
 from ._module.sites import Site, dotted, known_names
-from ._module.values import a_module, check_initialized, checked_mask, scores_for
+from ._module.values import a_module, check_initialized, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -86,7 +86,7 @@ def prune(
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
         ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}
         kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})
-        kept = masklib.custom_from_mask(current, mask=dict(kept))
+        kept = masklib.custom_from_mask(current, mask=masks_by_name(kept))
         for name, sites in chosen.items():
             for site in sites:
                 mask_parametrized(*site, kept[name])
@@ -111,8 +111,9 @@ def set_mask(module: nn.Module, name: str, mask: Tensor) -> nn.Module:
     >>> masks(set_mask(layer, "weight", torch.tensor([[True, False]])))
     {'weight': tensor([[ True, False]])}
     """
-    sites = _chosen(module, [name])[name]
-    kept = checked_mask(mask, originals(module)[name], None, repr(name))
+    known = originals(module)
+    known_names([name], known, "one of the parameters", "name")
+    kept, sites = checked_mask(mask, known[name], None, repr(name)), _chosen(module, [name])[name]
     with unchanged_on_error([site.module for site in sites]):
         for site in sites:
             mask_parametrized(*site, kept)
@@ -215,8 +216,8 @@ def bake(module: nn.Module) -> nn.Module:
     ['weight', 'bias']
     """
     clean = copy.deepcopy(module)
-    places = _places(clean)
-    for site in _pruned_sites(clean, None):
+    sites, places = _pruned_sites(clean, None), _places(clean)
+    for site in sites:
         original = _chain(site).original
         masks = [_mask(tied) for tied in places[id(original)]]
         if not all(mask is not None and torch.equal(mask, masks[0]) for mask in masks):

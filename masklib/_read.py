@@ -74,7 +74,8 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor, whose module is not loaded for the question."""
-    return type(tensor) is not Tensor and any(base.__name__ == "DTensor" for base in type(tensor).__mro__)
+    plain = type(tensor) in (Tensor, torch.nn.Parameter)  # whose bases a compiler cannot iterate over
+    return not plain and any(base.__name__ == "DTensor" for base in type(tensor).__mro__)
 
 
 def is_whole(tensor: Tensor, where: str) -> None:

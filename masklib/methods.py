@@ -38,7 +38,8 @@ def compute_mask(
     Args:
         scores: importance of each element (higher = more important), a tensor of any shape or a mapping of tensors
             by name, which competes as one pool (`rows` and `windows` pools never span tensors). Scores of items, of
-            shape (items,), are ranked as they are; `default_mask` then has the shape of the elements.
+            shape (items,), are ranked as they are, by magnitude if the groups have a `p`; `default_mask` then has the
+            shape of the elements.
         default_mask: bool, what is alive now, with the shapes and names of the scores; None for all.
         amount: how many items to take away from what is alive, per pool.
         keep: how many items may remain, per pool.
@@ -53,7 +54,7 @@ def compute_mask(
         sharing its memory.
 
     Raises:
-        TypeError: if not exactly one number is given, or a dtype has no order.
+        TypeError: if not exactly one number is given, a dtype has no order, or a tensor is a DTensor.
         ValueError: if a live score is NaN, shapes or names disagree, a tensor does not fit the groups, or a pool
             cannot meet the number, or not together with `least`.
         IndexError: if the groups name a dim that the scores do not have.

@@ -11,7 +11,6 @@ stops, once the library is seen to have left its own module as it was.
 from __future__ import annotations
 
 import copy
-import pickle
 import random
 from collections.abc import Callable
 from math import inf, nan
@@ -77,11 +76,11 @@ def reload(net: nn.ModuleDict) -> None:
 
 
 def renew(net: nn.ModuleDict) -> None:
-    """Put a copy, by `deepcopy` and pickle, in each module's place: the original has to be without a graph for it."""
+    """Put a copy in each module's place: the original has to be without a graph for it."""
     with torch.no_grad():
         outputs(net)
     for key, module in net.items():
-        net[key] = pickle.loads(pickle.dumps(copy.deepcopy(module)))
+        net[key] = copy.deepcopy(module)
     outputs(net)
 
 

@@ -127,8 +127,11 @@ def no_update() -> None:
 
 def plain(module: nn.Module) -> dict[str, nn.Parameter]:
     """The module's own parameters, by the name they have when they are not pruned."""
-    pruned = {f"{name}_orig": name for name in module.__dict__.get(MARK, ())}
-    return {pruned.get(n, n): p for n, p in module._parameters.items() if p is not None}
+    own = {name: param for name, param in module._parameters.items() if param is not None}
+    if MARK not in module.__dict__:
+        return own
+    pruned = {f"{name}_orig": name for name in module.__dict__[MARK]}
+    return {pruned.get(name, name): param for name, param in own.items()}
 
 
 def owner_of(kind: type) -> type:

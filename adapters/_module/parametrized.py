@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 import masklib
 
-from .values import zero_one
+from .values import a_module, zero_one
 
 
 class Masked(nn.Module):
@@ -45,8 +45,8 @@ Masked.__module__ = "masklib.adapters.parametrize"  # where pickles and document
 
 def chains(module: nn.Module) -> Mapping[str, Any]:
     """The module's own parametrizations by tensor name."""
-    found: Any = module.parametrizations if parametrize.is_parametrized(module) else {}
-    return dict(found.items())
+    found = module._modules.get("parametrizations")  # torch's is_parametrized takes long to say no
+    return dict(found.items()) if isinstance(found, nn.ModuleDict) else {}
 
 
 def masked_part(chain: Any) -> Masked | None:
@@ -80,6 +80,7 @@ def masked_parts(module: nn.Module) -> dict[str, Masked]:
 
 
 def _dotted(module: nn.Module, own: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
+    a_module(module)
     found: dict[str, Any] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
         if not isinstance(owner, parametrize.ParametrizationList):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,6 +33,16 @@ def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> T
         raise BadShape(f"the mask of {where} must have its shape, {tuple(orig.shape)}, got {tuple(mask.shape)}.")
     kept = zero_one(mask.detach().to(orig.device), where)
     return kept if alive is None else kept & alive
+
+
+def masks_by_name(masks: Any) -> dict[str, Any]:
+    """What a method of the core gave back for a mapping."""
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f"what `method` returns must be a mapping from names to masks, got {type(masks).__name__}. "
+            "For example {name: scores[name] > 0 for name in scores}."
+        )
+    return dict(masks)
 
 
 def zero_one(mask: Tensor, where: str) -> Tensor:

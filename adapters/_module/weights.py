@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from .computed import MARK, plain
 from .parametrized import behind, chains, others
+from .values import a_module
 
 _KINDS = (
     nn.Linear,
@@ -93,8 +94,7 @@ class _Entry(NamedTuple):
 
 
 def _census(module: nn.Module) -> list[_Entry]:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"`module` must be an nn.Module, got {type(module).__name__}. For example weights(model).")
+    a_module(module)
     first: dict[int, str] = {}
     census: list[_Entry] = []
     for prefix, owner in module.named_modules():

@@ -114,6 +114,7 @@ def _untie(site: Site) -> None:
 
 
 def _pruned_sites(module: nn.Module, name: str, root: nn.Module | None, action: str) -> list[Site]:
+    a_module(module)
     if not state.is_marked(module, name):
         raise ValueError(
             f"parameter {name!r} of {type(module).__name__} has to be pruned before pruning can be {action}. "

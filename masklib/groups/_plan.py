@@ -58,9 +58,8 @@ def _refuse_folding(folding: Folding, groups: Any, shape: Sequence[int]) -> None
     sizes: dict[str, Any] = {"pools": 1 if folding.pools is None else folding.pools, "items": folding.items}
     sizes["elements"] = folding.elements
     for argument, size in sizes.items():
-        traced = (
-            isinstance(size, torch.Tensor) and torch._C._get_tracing_state() is not None
-        )  # which makes tensors of sizes
+        # torch.jit.trace makes tensors of sizes
+        traced = isinstance(size, torch.Tensor) and torch._C._get_tracing_state() is not None
         if isinstance(size, bool) or not (isinstance(size, (int, torch.SymInt)) or traced) or size < 0:
             raise TypeError(f"`{argument}` of a Folding must be an int, at least 0, got {size!r} by {groups!r}.")
     if (folding.into is None) != (folding.back is None):

@@ -24,6 +24,7 @@ NUMPY = {
     getattr(torch, name): np.dtype(name)
     for name in ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 }
+_BITS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # torch takes none of these
 _UNSIGNED = {"i1": "u1", "i2": "u2", "i4": "u4", "i8": "u8"}
 
 
@@ -58,7 +59,8 @@ def every(piece: Piece, start: int, stride: int) -> Piece:
     """Each `stride`-th element of a piece in logical order; of another layout without copying it."""
     if isinstance(piece, np.ndarray):
         return piece[start::stride]
-    return piece.take(torch.arange(start, max(start, piece.numel()), stride, device="cpu"))
+    bits = _BITS.get(piece.dtype, piece.dtype)
+    return piece.view(bits).take(torch.arange(start, max(start, piece.numel()), stride, device="cpu")).view(piece.dtype)
 
 
 def flags(piece: Piece | None) -> Any:

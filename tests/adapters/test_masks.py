@@ -212,10 +212,12 @@ def test_parametrize_refuses_other_values_when_they_are_loaded():
 
 
 @both
-def test_averages_as_the_page_says(adapter, halve):
-    """The recipe: average parameters only; copy the masks after pruning again."""
+@pytest.mark.parametrize("pruned_before", [True, False])
+def test_averages_as_the_page_says(adapter, halve, pruned_before):
+    """The recipe: average parameters only; copy the masks after pruning, be it again or for the first time."""
     model, x = net(), torch.randn(3, 6)
-    halve(model)
+    if pruned_before:
+        halve(model)
     average = AveragedModel(model)
     for step in range(3):
         with torch.no_grad():
@@ -227,7 +229,7 @@ def test_averages_as_the_page_says(adapter, halve):
     for name, mask in adapter.masks(model).items():
         set_mask(adapter, average.module, name, mask)
     average.update_parameters(model)
-    assert int((average.module[0].weight == 0).sum()) == int((model[0].weight == 0).sum()) > 24
+    assert int((average.module[0].weight == 0).sum()) == int((model[0].weight == 0).sum()) > 24 * pruned_before
     assert average(x).isfinite().all()
 
 

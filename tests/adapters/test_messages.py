@@ -11,7 +11,8 @@ from torch import nn
 
 import masklib as ml
 import masklib.adapters.prune as prune
-from masklib.adapters import parametrize
+from masklib.adapters import checkpoint, parametrize, skipped, weights
+from masklib.adapters.optimizer import keep_zero
 
 HALF = partial(ml.l1_unstructured, amount=0.5)
 CALLS = {
@@ -69,6 +70,73 @@ CALLS = {
         TypeError,
         r"^`method` must be callable, got 0.5. For example partial\(masklib.l1_unstructured, amount=0.5\).$",
         lambda m: parametrize.prune(m, 0.5),
+    ),
+    "parametrize, a mask without a name": (
+        TypeError,
+        r"^what `method` returns must be a mapping from names to masks, got Tensor. For example",
+        lambda m: parametrize.prune(m, lambda scores, masks: torch.ones(3, 4)),
+    ),
+    "parametrize, masks in a list": (
+        TypeError,
+        r"^what `method` returns must be a mapping from names to masks, got list. For example",
+        lambda m: parametrize.prune(m, lambda scores, masks: [1]),
+    ),
+    "parametrize, the name of one mask": (
+        ValueError,
+        r"^`name` must be one of the parameters, got \['w'\]. They are: \['weight', 'bias'\].$",
+        lambda m: parametrize.set_mask(m, "w", torch.ones(3, 4)),
+    ),
+    **{
+        f"no module, {i}": (TypeError, r"^`(module|root)` must be an nn.Module, got list. For example", call)
+        for i, call in enumerate(
+            [
+                lambda m: prune.l1_unstructured([m], "weight", 1),
+                lambda m: prune.l1_unstructured(m, "weight", 1, root=[m]),
+                lambda m: prune.remove([m], "weight"),
+                lambda m: prune.undo([m], "weight"),
+                lambda m: prune.set_mask([m], "weight", torch.ones(3, 4)),
+                lambda m: prune.masks([m]),
+                lambda m: prune.is_pruned([m]),
+                lambda m: prune.bake([m]),
+                lambda m: prune.global_unstructured(m, prune.L1Unstructured, amount=1, root=[m]),
+                lambda m: parametrize.prune([m], HALF),
+                lambda m: parametrize.set_mask([m], "weight", torch.ones(3, 4)),
+                lambda m: parametrize.masks([m]),
+                lambda m: parametrize.is_pruned([m]),
+                lambda m: parametrize.remove([m]),
+                lambda m: parametrize.undo([m]),
+                lambda m: parametrize.bake([m]),
+                lambda m: checkpoint.load_pruned([m], {}),
+                lambda m: keep_zero(torch.optim.SGD(m.parameters()), [m]),
+                lambda m: weights([m]),
+                lambda m: skipped([m]),
+            ]
+        )
+    },
+    "no state dict": (
+        TypeError,
+        r"^`state_dict` must be a mapping, got Linear. For example",
+        lambda m: checkpoint.load_pruned(m, m),
+    ),
+    "no state dict to make dense": (
+        TypeError,
+        r"^`state_dict` must be a mapping, got Linear. For example",
+        lambda m: checkpoint.to_dense(m),
+    ),
+    "no state dict to make pruned": (
+        TypeError,
+        r"^`state_dict` must be a mapping, got Linear. For example",
+        lambda m: checkpoint.to_pruned(m, {}),
+    ),
+    "no masks": (
+        TypeError,
+        r"^`masks` must be a mapping of tensors by name, got list. For example",
+        lambda m: checkpoint.to_pruned(m.state_dict(), []),
+    ),
+    "no optimizer": (
+        TypeError,
+        r"^`optimizer` must be a torch.optim.Optimizer, got Linear. For example torch.optim",
+        lambda m: keep_zero(m, m),
     ),
     "parametrize, part on meta": (
         ValueError,

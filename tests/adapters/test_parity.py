@@ -166,7 +166,7 @@ def test_a_wrong_library_is_told_from_the_original(mutate):
 def test_what_a_failure_prints_can_be_pasted():
     """Up to the call that differs; that one runs too, on the original."""
     wrong = another_original()
-    fills_the_quota_with_the_dead(wrong)
+    changes_the_dtype_of_the_mask(wrong)
     _, code = tell_apart(wrong).split("To see it:")
     exec(code, names := {})
     assert theirs.is_pruned(names["net"])
