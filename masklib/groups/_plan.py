@@ -80,11 +80,11 @@ def _refuse_folding(folding: Folding, groups: Any, shape: Sequence[int]) -> None
 def _same_items(members: Set, groups: Any) -> None:
     """Refuse tensors of a set that do not have as many items each."""
     counts = {name: (folding.pools, folding.items) for name, folding in members.items()}
-    first = next(iter(counts.values()), None)
-    if any(count != first for count in counts.values()):  # not by a set: symbolic sizes have no hash
-        found = ", ".join(f"{_shown(*count)} of {name!r}" for name, count in counts.items())
+    found = list(counts.values())
+    if any(count != found[0] for count in found):  # not by a set: symbolic sizes have no hash
+        each = ", ".join(f"{_shown(*count)} of {name!r}" for name, count in counts.items())
         raise ValueError(
-            f"the tensors of a set must have as many items each, got {found} by {groups!r}. An (out, in) weight has "
+            f"the tensors of a set must have as many items each, got {each} by {groups!r}. An (out, in) weight has "
             "the outputs as channels(0), the inputs as channels(1), and runs of either as heads(count, dim)."
         )
 
