@@ -62,14 +62,10 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
             f"{place(name, argument)} must be a dense tensor, got layout {tensor.layout}. Pass .to_dense()."
         )
     if tensor.is_quantized:
-        raise TypeError(
-            f"{place(name, argument)} must be a dense tensor, got a quantized one, {tensor.dtype}. Pass .dequantize()."
-        )
+        raise TypeError(f"{place(name, argument)} must not be quantized, got {tensor.dtype}. Pass .dequantize().")
     if type(tensor).__name__ == "MaskedTensor":
-        raise TypeError(
-            f"{place(name, argument)} must be a dense tensor, got a MaskedTensor. Pass .get_data() here, and "
-            ".get_mask() where a mask is taken."
-        )
+        hint = "Pass .get_data() here, and .get_mask() where a mask is taken."
+        raise TypeError(f"{place(name, argument)} must be a dense tensor, got a MaskedTensor. {hint}")
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -83,3 +83,15 @@ def one_a_channel(values: Tensor, weight: Tensor, dim: int, where: str, referenc
             f"{where} must have shape ({channels},), one value for each index along dim {dim} of "
             f"{reference}, got {tuple(values.shape)}."
         )
+
+
+def one_input(inputs: Any, params: Any) -> Tensor:
+    """Refuse what is no dense tensor beside the weights."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(
+            f"`inputs` must be a torch.Tensor, got {type(inputs).__name__}. For example x[:1] of a batch x."
+        )
+    _read.is_dense(inputs, "", "inputs")
+    for name, weight in named(params).items():
+        _read.same_device(inputs, weight, "`inputs`", _read.place(name, "params"), "inputs")
+    return inputs

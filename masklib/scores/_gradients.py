@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from masklib import _read
 from masklib._names import Tensors, TensorsT, each, like, named
 from masklib.masking import grad_of
-from masklib.scores._common import added, no_autocast, pairs, product, total_of
+from masklib.scores._common import added, no_autocast, one_input, pairs, product, total_of
 
 
 def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
@@ -254,7 +254,7 @@ def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> T
     """
     _read.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
     sizes = each(lambda w: w.detach().abs().to(w.dtype), _floating(params, "params"))
-    ones = torch.ones_like(_one_input(inputs, params))
+    ones = torch.ones_like(one_input(inputs, params))
     flow_of = grad_of(lambda p: _flow(model(p, ones)))
     with no_autocast(sizes):
         flow = flow_of(sizes)
@@ -290,18 +290,3 @@ def _wide_pairs(params: Any, others: Any, argument: str = "grads") -> tuple[Any,
     dtypes = {n: torch.promote_types(weights[n].dtype, partners[n].dtype) for n in weights}
     wide = {n: torch.promote_types(dtype, torch.float32) for n, dtype in dtypes.items()}
     return tuple(like(params, {n: t[n].detach().to(wide[n]) for n in weights}) for t in (weights, partners))
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def _one_input(inputs: Any, params: Any) -> Tensor:
-    """Refuse what is no dense tensor beside the weights."""
-    if not isinstance(inputs, Tensor):
-        raise TypeError(
-            f"`inputs` must be a torch.Tensor, got {type(inputs).__name__}. For example x[:1] of a batch x."
-        )
-    _read.is_dense(inputs, "", "inputs")
-    for name, weight in named(params).items():
-        _read.same_device(inputs, weight, "`inputs`", _read.place(name, "params"), "inputs")
-    return inputs
