@@ -383,13 +383,14 @@ def the_callers_mask_returned():
 
 @breaks("what_is_not_one_is_not_alive")
 def averages_that_count_as_alive():
-    def l1_unstructured(module, name, amount, importance_scores=None):
-        mask = getattr(module, f"{name}_mask", None)
-        if mask is not None:
+    def then(module, name):
+        def revive(*_):
+            mask = getattr(module, f"{name}_mask")
             mask.copy_(mask != 0)
-        return ours.l1_unstructured(module, name, amount, importance_scores)
 
-    return adapter(l1_unstructured=l1_unstructured)
+        module.register_forward_pre_hook(revive, prepend=True)
+
+    return after(then)
 
 
 @breaks("remove_changes_no_output")
