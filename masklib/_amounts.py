@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from masklib._read import RANKABLE, has_value
-from masklib.selection import Number
+from masklib.selection import EXAMPLE, Number, out_of_range
 
 _MOST = 2**63 - 1
-_EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
 
 
 def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
@@ -34,7 +33,7 @@ def _number(argument: str, value: Any) -> Number:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(
             f"`{argument}` must be a number or a 0-d tensor, got {value!r} ({type(value).__name__}). "
-            f"For example {_EXAMPLE[argument]}."
+            f"For example {EXAMPLE[argument]}."
         )
     fraction = isinstance(value, (float, np.floating))
     _kind(argument, fraction, value)
@@ -46,12 +45,12 @@ def _number(argument: str, value: Any) -> Number:
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:
     if value.is_nested or value.dim() != 0:
-        example = _EXAMPLE[argument]
+        example = EXAMPLE[argument]
         shown = "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
         raise ValueError(f"`{argument}` must be a number or a 0-d tensor, got {shown}. For example {example}.")
     if value.dtype not in RANKABLE - {torch.uint64}:
         raise TypeError(f"`{argument}` must be an integer or floating tensor, got {value.dtype}.")
-    has_value(value, argument, _EXAMPLE[argument])
+    has_value(value, argument, EXAMPLE[argument])
     _kind(argument, value.is_floating_point(), f"a tensor of {value.dtype}")
     return value.detach().to(torch.float64 if value.is_floating_point() else torch.int64)
 
@@ -67,8 +66,3 @@ def _kind(argument: str, fraction: bool, value: Any) -> None:
             f"`sparsity` must be a float in [0, 1] (the dead share of the whole), got {value}. "
             "Pass sparsity=1.0 for everything, or a number of items as amount=."
         )
-
-
-def out_of_range(argument: str, value: Any, limit: str) -> None:
-    """Raise for a number outside its range."""
-    raise ValueError(f"`{argument}` must be {limit}, got {value}. For example {_EXAMPLE[argument]}.")

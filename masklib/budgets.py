@@ -19,7 +19,7 @@ from torch import Tensor
 
 from masklib import _read
 from masklib.groups import elements
-from masklib.groups._plan import folded
+from masklib.groups._plan import folded, folds
 
 _ELEMENTS = elements()
 Params = Mapping[str, Tensor]
@@ -235,7 +235,7 @@ def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
 
 def _items(groups: Any, name: str, tensor: Tensor) -> int:
     """How many items a tensor has, refusing groups whose `keep` counts in several pools."""
-    if not callable(getattr(groups, "fold", None)) or isinstance(groups, type):
+    if not folds(groups):
         raise TypeError(
             f"`groups` must fold single tensors by `fold(shape)`, as elements() or channels(0) do, got {groups!r}."
         )

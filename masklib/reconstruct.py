@@ -15,7 +15,7 @@ from masklib import _read
 from masklib._names import Tensors, TensorsT, like, named
 from masklib._statistics import damping_of, numbers_of, refuse_indefinite, refuse_values, statistics_of, weights_of
 from masklib.groups import elements
-from masklib.groups._plan import folded
+from masklib.groups._plan import folded, folds
 from masklib.methods import compute_mask, identity
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
@@ -165,7 +165,7 @@ def _(info: Any, in_dims: Any, hessian: Tensor, damping: float, count: int, wher
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _runs(groups: Any, name: str, shape: tuple[int, ...], block: int) -> Blocks:
     """The columns that are chosen together: block by block, and within a block as few as no pool spans."""
-    if not callable(getattr(groups, "fold", None)) or isinstance(groups, type):
+    if not folds(groups):
         raise TypeError(
             f"`groups` must fold a weight by `fold(shape)`, as elements(), rows() or windows(4) do, got {groups!r}."
         )

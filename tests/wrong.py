@@ -96,6 +96,8 @@ def spoken(error: Exception, kinds: tuple[type, ...] = OURS[:3]) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not any(frames[-1].filename.startswith(package) for package in PACKAGES):
         return f"comes from {Path(frames[-1].filename).name}"
+    if not (frames[-1].line or "").startswith("raise"):
+        return f"is Python's own, at {frames[-1].line!r}"
     return "" if "`" in str(error) or "'" in str(error) or "scores" in str(error) else "names nothing"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import state
 from .computed import MARK, plain
-from .values import a_module
+from .values import a_module, a_name
 from .weights import pickable
 
 
@@ -28,8 +28,7 @@ class Site(NamedTuple):
 def sites_of(module: nn.Module, name: str, root: nn.Module | None) -> list[Site]:
     """The given site and, in `root`, all others of the same parameter."""
     a_module(module)
-    if not isinstance(name, str):
-        raise TypeError(f"`name` must be the name of a parameter, got {name!r}. For example 'weight'.")
+    a_name(name)
     return [Site(module, name)] if root is None else _among(Site(module, name), _known(root))
 
 
@@ -110,7 +109,7 @@ def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str =
     if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
         raise TypeError(f"`{argument}` must hold several names, got {names!r}. For example {list(known)[:1]}.")
     wanted = list(names)
-    unknown = [name for name in wanted if name not in known]
+    unknown = [name for name in wanted if not isinstance(name, str) or name not in known]
     if unknown:
         raise ValueError(f"`{argument}` must be {what}, got {unknown}. They are: {list(known)}.")
     return wanted

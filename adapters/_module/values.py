@@ -22,6 +22,13 @@ def a_module(value: Any, argument: str = "module") -> nn.Module:
     return value
 
 
+def a_name(value: Any) -> str:
+    """Read the name of a parameter."""
+    if not isinstance(value, str):
+        raise TypeError(f"`name` must be the name of a parameter, got {value!r}. For example 'weight'.")
+    return value
+
+
 def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
     """A mask from outside as bool: 0/1 values, the parameter's shape, and within what is alive."""
     if not isinstance(mask, Tensor):

@@ -11,7 +11,7 @@ from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
 from .._module.sites import Site, sites_of, tied_sites
-from .._module.values import a_module
+from .._module.values import a_module, a_name
 from ._step import hooks
 
 
@@ -115,7 +115,7 @@ def _untie(site: Site) -> None:
 
 def _pruned_sites(module: nn.Module, name: str, root: nn.Module | None, action: str) -> list[Site]:
     a_module(module)
-    if not state.is_marked(module, name):
+    if not state.is_marked(module, a_name(name)):
         raise ValueError(
             f"parameter {name!r} of {type(module).__name__} has to be pruned before pruning can be {action}. "
             f"Pruned are: {list(module.__dict__.get(MARK, ()))}."

@@ -8,7 +8,7 @@ from typing import Any
 
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
-from masklib.groups._plan import Shapes, folded
+from masklib.groups._plan import Shapes, folded, folds
 from masklib.groups._printing import printed
 
 _EXAMPLE = "coupled({'fc1.weight': channels(0), 'fc2.weight': channels(1)}, p=2)"
@@ -114,7 +114,7 @@ def _refuse_member(name: Any, groups: Any) -> None:
     """Refuse what cannot be coupled."""
     if not isinstance(name, str):
         raise TypeError(f"`sets` must be keyed by names (str), got the key {name!r}. For example {_EXAMPLE}.")
-    if isinstance(groups, type) or not callable(getattr(groups, "fold", None)):
+    if not folds(groups):
         raise TypeError(
             f"`sets` must hold groups that fold one tensor, with `fold(shape)`, got {groups!r} for {name!r}. "
             f"For example {_EXAMPLE}."
@@ -128,8 +128,11 @@ def _refuse_member(name: Any, groups: Any) -> None:
 
 def _refuse_twice(sets: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a tensor whose items would be counted twice."""
-    found = [f"{name!r} by {groups!r}" for each in sets for name, groups in each.items()]
-    twice = [what for what in dict.fromkeys(found) if found.count(what) > 1]
+    counts: dict[str, int] = {}
+    for name, groups in (pair for each in sets for pair in each.items()):
+        what = f"{name!r} by {groups!r}"
+        counts[what] = counts.get(what, 0) + 1
+    twice = [what for what, count in counts.items() if count > 1]
     if twice:
         raise ValueError(
             f"`sets` must have the items of a tensor once, got {', '.join(twice)} in several. Join these sets."

@@ -53,6 +53,11 @@ def is_groups(value: Any) -> bool:
     return not isinstance(value, type) and any(callable(getattr(value, n, None)) for n in ("fold", "sets", "rank"))
 
 
+def folds(value: Any) -> bool:
+    """Whether a value folds single tensors."""
+    return not isinstance(value, type) and callable(getattr(value, "fold", None))
+
+
 def _refuse_folding(folding: Folding, groups: Any, shape: Sequence[int]) -> None:
     """Refuse a folding that cannot be one of the shape, whatever its maps do."""
     sizes: dict[str, Any] = {"pools": 1 if folding.pools is None else folding.pools, "items": folding.items}

@@ -19,13 +19,14 @@ def above_floors(
     scores: Sequence[Tensor],
     alive: _Alive,
     least: Sequence[int],
-    die: int,
+    how_many: Callable[[int, int], int],
     counting: str,
     names: Sequence[str],
     kill: _Kill,
 ) -> list[Tensor]:
-    """Kill the lowest `die` that the floors allow; `kill` does it without floors."""
+    """Kill the lowest that the floors allow, as many as `how_many` says; `kill` does it without floors."""
     live = [_count(s, a) for s, a in zip(scores, alive)]
+    die = how_many(sum(live), sum(s.numel() for s in scores))
     floor_above_alive(least, live, names)
     floors_too_high(counting, die, sum(live), least, names)
     masks = kill(scores, alive, die)

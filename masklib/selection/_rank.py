@@ -37,9 +37,13 @@ def lowest(
         return []
     value = number.item() if isinstance(number, Tensor) else number
     how_many = partial(dying_of_one, counting, value, names=names)
+
+    def kill(scores: Sequence[Tensor], alive: _Alive, die: int) -> list[Tensor]:
+        return _kill_lowest(scores, alive, lambda *_: die, by_magnitude)
+
     try:
         if any(least):
-            return _above_floors(scores, alive, how_many, by_magnitude, least, counting, names)
+            return above_floors(scores, alive, least, how_many, counting, names, kill)
         return _kill_lowest(scores, alive, how_many, by_magnitude)
     except HasNaN:
         no_nan(scores, alive, names)
@@ -55,24 +59,6 @@ def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by
     else:
         source = Memory(scores, alive, by_magnitude)
     return source.masks(cut_lowest(source, how_many(source.live, source.elements)))
-
-
-def _above_floors(
-    scores: Sequence[Tensor],
-    alive: _Alive,
-    how_many: _HowMany,
-    by_magnitude: bool,
-    least: Sequence[int],
-    counting: str,
-    names: Sequence[str],
-) -> list[Tensor]:
-    live = sum(s.numel() if a is None else int(a.count_nonzero()) for s, a in zip(scores, alive))
-    die = how_many(live, sum(s.numel() for s in scores))
-
-    def kill(scores: Sequence[Tensor], alive: _Alive, die: int) -> list[Tensor]:
-        return _kill_lowest(scores, alive, lambda *_: die, by_magnitude)
-
-    return above_floors(scores, alive, least, die, counting, names, kill)
 
 
 def lowest_in_rows(

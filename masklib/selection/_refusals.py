@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
+EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -65,7 +65,12 @@ def quantity(counting: str, fraction: bool, number: Any, alive: Any, items: Any,
     what = "items of the pool" if counting == "keep" else "items alive in the pool"
     where = f" (scores of {', '.join(map(repr, names))})" if any(names) else ""
     bound = "a fraction between 0 and 1" if fraction else f"between 0 and {limit} ({what}{where})"
-    raise ValueError(f"`{counting}` must be {bound}, got {value}. For example {_EXAMPLE[counting]}.")
+    out_of_range(counting, value, bound)
+
+
+def out_of_range(counting: str, value: Any, limit: str) -> None:
+    """Raise for a number outside its range."""
+    raise ValueError(f"`{counting}` must be {limit}, got {value}. For example {EXAMPLE[counting]}.")
 
 
 def _first_unmet(met: Any, values: Any) -> int | float:

@@ -15,7 +15,6 @@ from hypothesis.strategies import SearchStrategy
 from masklib.testing._oracle import Shape, named
 
 Count = tuple[int, int]  # items of each pool, and pools; 0 for the pool of all tensors
-Form = Shape | dict[str, Shape]
 
 
 def fitting(groups: Any) -> SearchStrategy[Any]:

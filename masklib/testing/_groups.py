@@ -170,17 +170,6 @@ def _members(items: int) -> SearchStrategy[Any]:
 
 
 @st.composite
-def shapes_of(draw: DrawFn, groups: Any) -> dict[str, Shape]:
-    """Shapes by name that a coupled groups value fits."""
-    of: dict[str, Shape] = {}
-    for members in groups.sets:
-        fixed = [member.count for _, member in members if hasattr(member, "parts")]
-        items = fixed[0] if fixed else draw(st.integers(1, 3))
-        of |= {name: draw(shape_of(member, items)) for name, member in members}
-    return of
-
-
-@st.composite
 def shape_of(draw: DrawFn, member: Any, items: int) -> Shape:
     """Shapes that an uncoupled groups value cuts into so many items."""
     if not hasattr(member, "dim"):
