@@ -1,0 +1,94 @@
+"""What ranks are asked about layouts and the wire; the placements that tests shard by."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from masklib._shards._layout import layout, like, local
+from masklib._shards._wire import Wire
+
+PLACEMENTS = {  # by mesh
+    (1,): [(Shard(0),)],
+    (2,): [(Shard(0),), (Shard(1),), (Replicate(),)],
+    (3,): [(Shard(0),), (Shard(1),)],
+    (4,): [(Shard(0),), (Shard(1),)],
+    (2, 2): [
+        (Replicate(), Shard(0)),  # HSDP
+        (Shard(0), Replicate()),
+        (Shard(0), Shard(0)),
+        (Shard(0), Shard(1)),
+        (Shard(1), Shard(0)),
+        (_StridedShard(0, split_factor=2), Shard(0)),  # FSDP of what tensor parallelism cut along the same dim
+        (Replicate(), Replicate()),
+    ],
+}
+CASES = [(mesh, placements) for mesh, each in PLACEMENTS.items() for placements in each]
+
+
+def shard(tensor, mesh, placements):
+    """A plain tensor that all ranks have as a DTensor; dims that it has not are replicated."""
+    fitting = [Replicate() if getattr(p, "dim", 0) >= tensor.dim() else p for p in placements]
+    return distribute_tensor(tensor, mesh, fitting, src_data_rank=None)
+
+
+def lies(mesh, shape, placements):
+    """The flat indices that a rank holds, three times: by the data, by `flat`, by `whole`; whether it owns them."""
+    whole = torch.arange(int(np.prod(shape))).view(shape)
+    tensor = shard(whole, mesh, placements)
+    found = layout(tensor, mesh, "`scores`")
+    data = local(tensor)
+    positions = np.arange(data.numel())
+    before = [found.before(i) for i in range(whole.numel() + 2)]
+    assert before == [int((data < i).sum()) for i in range(whole.numel() + 2)]
+    assert torch.equal(like(data, tensor).full_tensor(), whole)
+    return data.tolist(), found.flat().tolist(), found.whole(positions).tolist(), data.flatten().tolist(), found.owns
+
+
+def partial(mesh):
+    from torch.distributed.tensor import DTensor
+
+    layout(DTensor.from_local(torch.ones(2), mesh, [Partial()]), mesh, "`scores`")
+
+
+def misfit(mesh):
+    from torch.distributed.tensor import DTensor
+
+    part = torch.ones(2)
+    tensor = DTensor.from_local(part, mesh, [Shard(0)], run_check=False, shape=torch.Size([6]), stride=(1,))
+    layout(tensor, mesh, "`scores`")
+
+
+def fails_on(mesh, rank):
+    def work():
+        if mesh.get_rank() == rank:
+            raise TypeError("`x` must be good.")
+        return [1]
+
+    return Wire(mesh).rows(work, 1)
+
+
+def gathers(mesh, sizes):
+    """Each rank has so many equal numbers."""
+    wire = Wire(mesh)
+    parts = wire.gather(lambda: np.full(sizes[wire.rank], wire.rank, np.int16))
+    return [part.tolist() for part in parts]
+
+
+def exchanges(mesh):
+    """Rank a sends a times b numbers to rank b."""
+    wire = Wire(mesh)
+    parts = wire.exchange(lambda: [np.full(wire.rank * b, 10 * wire.rank + b, np.float32) for b in range(wire.size)])
+    return [part.tolist() for part in parts]
+
+
+def differs(mesh, rank):
+    return Wire(mesh).agree(lambda: int(mesh.get_rank() == rank), lambda n: bytes([n]))
+
+
+def hangs(mesh):
+    time.sleep(1000)
