@@ -14,11 +14,12 @@ from hypothesis import find
 
 import masklib
 import masklib.adapters
+import masklib.adapters.files
 import masklib.adapters.prune
 import masklib.testing
 
 CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
-PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, masklib.adapters]
+PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, masklib.adapters, masklib.adapters.files]
 MODULES = [
     f"{package.__name__}.{info.name}"
     for package in PACKAGES
@@ -39,7 +40,14 @@ PUBLIC = {
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     module = importlib.import_module(name)
-    host = {"torch": torch, "nn": torch.nn, "partial": partial, "masklib": masklib, "prune": masklib.adapters.prune}
+    host = {
+        "torch": torch,
+        "nn": torch.nn,
+        "partial": partial,
+        "masklib": masklib,
+        "ml": masklib,
+        "prune": masklib.adapters.prune,
+    }
     names = {**vars(masklib), **host, "find": find, **vars(module)}
     result = doctest.testmod(module, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert result.failed == 0

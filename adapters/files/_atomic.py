@@ -1,0 +1,318 @@
+"""Files and folders that appear whole or not at all.
+
+They are written beside their target under a name of their own, flushed to the disk, and renamed. Whoever dies on the
+way leaves a file or folder `.masklib-*.tmp`; the next one who writes the same target removes it. That it is left over
+is told by its lock, which the system takes from the dead: a live one is never touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ._names import a_path, told
+
+fcntl: Any
+try:
+    import fcntl
+except ModuleNotFoundError:  # not on this system: what is left over stays
+    fcntl = None
+
+# A folder that may not be read, or on a file system that cannot flush one: all that can be done has been done.
+_CANNOT_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+
+
+class Sink:
+    """A file that is being written.
+
+    Args:
+        number: of the open file.
+        path: where it will be, for messages.
+    """
+
+    def __init__(self, number: int, path: Path) -> None:
+        self.number, self.path = number, path
+
+    def write(self, data: Any) -> int:
+        """Write all of a buffer; the system may take less at a time. Return its bytes."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        with told(self.path, "written"):
+            while view:
+                view = view[os.write(self.number, view) :]
+        return size
+
+
+@contextmanager
+def whole_file(path: Any, argument: str = "path") -> Iterator[Sink]:
+    """Write a file beside its target, flush it, and rename it over the target when the block ends without an error.
+
+    Args:
+        path: the target: new, or an ordinary file, whose permissions are kept. A reader who has the old file open goes
+            on reading the old one.
+        argument: the caller's name for it.
+
+    Yields:
+        A sink with `write(buffer)`.
+
+    Raises:
+        ValueError: if the target is a folder, a symbolic link, or no ordinary file.
+        OSError: if the system refuses to write; the target is as it was then.
+    """
+    target = file_target(path, argument)
+    _sweep(target)
+    with told(target, "written"):
+        name, number = _made(target, _new_file)
+    try:
+        yield Sink(number, target)
+        with told(target, "written"):
+            _keep_mode(number, target)
+            os.fsync(number)
+            os.replace(name, target)
+    except BaseException:
+        _remove(name)
+        raise
+    finally:
+        os.close(number)
+    _renamed(target)
+
+
+@contextmanager
+def whole_folder(path: Any, argument: str = "target") -> Iterator[Path]:
+    """Fill a folder beside its target, flush it, and rename it to the target when the block ends without an error.
+
+    Args:
+        path: the target: new, or an empty folder.
+        argument: the caller's name for it.
+
+    Yields:
+        The folder to fill, by `new_file` say; all that is in it is flushed.
+
+    Raises:
+        ValueError: if the target is no folder, or has something in it, or is a symbolic link.
+        OSError: if the system refuses to write; the target is as it was then.
+    """
+    target = folder_target(path, argument)
+    _sweep(target)
+    with told(target, "written"):
+        name, number = _made(target, _new_folder)
+    try:
+        yield name
+        with told(target, "written"):
+            _flush_all(name)
+            os.rename(name, target)
+    except BaseException:
+        _remove(name)
+        raise
+    finally:
+        os.close(number)
+    _renamed(target)
+
+
+@contextmanager
+def new_file(path: Path, target: Path | None = None) -> Iterator[Sink]:
+    """Write a new file in a folder that is not visible yet.
+
+    Args:
+        path: of the file, which must not be there.
+        target: where it will be, for messages.
+    """
+    with told(target or path, "written"):
+        number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        yield Sink(number, target or path)
+        with told(target or path, "written"):
+            os.fsync(number)
+    finally:
+        os.close(number)
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+def file_target(value: Any, argument: str = "path") -> Path:
+    """Refuse what a file cannot take the place of; nothing is written yet."""
+    path = a_path(value, argument)
+    mode = _mode(path, argument)
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+        raise ValueError(f"`{argument}` must be a file or new, got {str(path)!r}, which is {what}. Pass another name.")
+    if mode is not None and not os.access(path, os.W_OK):
+        raise PermissionError(
+            errno.EACCES, f"`{argument}` {str(path)!r} is write-protected. Pass another name, or allow writing"
+        )
+    return path
+
+
+def folder_target(value: Any, argument: str = "target") -> Path:
+    """Refuse what a folder cannot take the place of; nothing is written yet."""
+    path = a_path(value, argument)
+    mode = _mode(path, argument)
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise ValueError(
+            f"`{argument}` must be a folder or new, got {str(path)!r}, which is a file. Pass another name."
+        )
+    if mode is not None and (inside := os.listdir(path)):
+        raise ValueError(
+            f"`{argument}` must be a new or an empty folder, got {str(path)!r}, which has {len(inside)} entries. "
+            "Pass another name."
+        )
+    return path
+
+
+def _mode(path: Path, argument: str) -> int | None:
+    """What kind of thing is there; None for nothing. The folder around it must be there."""
+    with told(path.parent, "found"):
+        os.stat(path.parent)
+    with told(path, "found"):
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return None
+    if stat.S_ISLNK(mode):
+        raise ValueError(
+            f"`{argument}` must not be a symbolic link, got {str(path)!r}, which leads to {os.readlink(path)!r}. "
+            "Pass what it leads to, or remove the link."
+        )
+    return mode
+
+
+def _keep_mode(number: int, target: Path) -> None:
+    """Give a file the permissions of the one whose place it takes."""
+    with suppress(FileNotFoundError):
+        os.fchmod(number, stat.S_IMODE(os.stat(target).st_mode))
+
+
+# ---- names of their own ----------------------------------------------------------------------------------------------
+
+
+def _prefix(target: Path) -> str:
+    """What the names begin with under which a target is written, of one length however long the target's is."""
+    return f".masklib-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+
+
+def _made(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """Make and lock something beside the target; another process may have swept it away before it was locked."""
+    while True:
+        name = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
+        number = make(name)
+        try:
+            _lock(number, wait=True)
+            if _is_at(name, number):
+                return name, number
+        except BaseException:
+            os.close(number)
+            _remove(name)
+            raise
+        os.close(number)
+
+
+def _is_at(name: Path, number: int) -> bool:
+    """Whether an open file is still found under its name."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(number))
+    except FileNotFoundError:
+        return False
+
+
+def _new_file(name: Path) -> int:
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+
+
+def _new_folder(name: Path) -> int:
+    os.mkdir(name)
+    try:
+        return os.open(name, os.O_RDONLY)
+    except BaseException:
+        os.rmdir(name)
+        raise
+
+
+def _lock(number: int, *, wait: bool) -> bool:
+    """Lock an open file or folder; False if another process holds it, or the file system has no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(target: Path) -> None:
+    """Remove what the dead left over of the same target."""
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            if name.startswith(_prefix(target)) and name.endswith(".tmp"):
+                with suppress(OSError):
+                    _remove_if_dead(target.parent / name)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder of ours, as far as the system lets us."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if _lock(number, wait=False):
+            _remove(path)
+    finally:
+        os.close(number)
+
+
+# ---- to the disk -----------------------------------------------------------------------------------------------------
+
+
+def _renamed(target: Path) -> None:
+    """Flush the folder around a target that was renamed just now."""
+    try:
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{str(target)!r} is written, but its folder cannot be flushed, so that a power cut may undo it: "
+            f"{error.strerror}",
+        ) from error
+
+
+def _flush_folder(path: Path) -> None:
+    """Flush a folder: what is in it is found there after a power cut, under its new name."""
+    try:
+        with _open(path) as number:
+            os.fsync(number)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+
+
+def _flush_all(folder: Path) -> None:
+    """Flush all that is in a folder."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with _open(Path(root, name)) as number:
+                os.fsync(number)
+        _flush_folder(Path(root))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[int]:
+    """Open a file or a folder to flush it."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        yield number
+    finally:
+        os.close(number)

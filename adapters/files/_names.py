@@ -1,0 +1,68 @@
+"""What messages say and show, and which names a file may give to its tensors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_MOST = 120  # characters: a hostile header can hold a name of 100 MB
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: never longer than a line."""
+    text = repr(value)
+    return text if len(text) <= _MOST else f"{text[:_MOST]}..."
+
+
+def a_path(value: Any, argument: str = "path") -> Path:
+    """Read a path: text that the system can take as one."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise TypeError(
+            f"`{argument}` must be a path (str or pathlib.Path), got {shown(value)}. For example 'a.safetensors'."
+        )
+    text = os.fspath(value)
+    if not text or "\0" in text:
+        raise ValueError(f"`{argument}` must be a path, got {shown(text)}. For example 'a.safetensors'.")
+    return Path(text)
+
+
+def wrong_name(name: str) -> str:
+    """Why a tensor must not be called so; '' if it may.
+
+    A tensor's name becomes that of a file or a module sooner or later: one that is a path out of a folder is refused.
+    """
+    if name != name.encode(errors="replace").decode():
+        return f"the name {shown(name)} has half of a character alone"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return f"the name {shown(name)} has a control character"
+    parts = re.split(r"[/\\]", name)
+    if ".." in parts or (len(parts) > 1 and (not parts[0] or re.fullmatch("[A-Za-z]:", parts[0]))):
+        return f"the name {shown(name)} is a path out of its folder"
+    return ""
+
+
+def wrong_file_name(name: Any) -> str:
+    """Why an index must not name a file so; '' if it may."""
+    if not isinstance(name, str):
+        return f"{shown(name)} is no file name"
+    if name in ("", ".", "..") or re.search(r"[/\\:\0]", name) or wrong_name(name):
+        return f"the file name {shown(name)} is not that of a file in its own folder"
+    return ""
+
+
+def broken(path: Any, cause: str) -> ValueError:
+    """The error for a file that does not add up."""
+    return ValueError(f"`path` must hold a file that adds up, got {str(path)!r}: {cause}. Save or download it again.")
+
+
+@contextmanager
+def told(path: Any, what: str) -> Iterator[None]:
+    """Say an error of the system in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"`path` {str(path)!r} cannot be {what}: {error.strerror}") from error

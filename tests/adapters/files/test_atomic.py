@@ -1,0 +1,299 @@
+"""Files and folders appear whole or not at all: after errors, kills, on full disks; and targets that are refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from masklib.adapters.files import _atomic
+from masklib.adapters.files._atomic import Sink, new_file, whole_file, whole_folder
+
+# What writes does not need torch, which takes seconds to import: processes that only write load nothing else.
+LIGHT = f"""
+import importlib.util, sys, types
+sys.modules["masklib"] = types.ModuleType("masklib")
+for name in ("masklib.adapters", "masklib.adapters.files"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [{str(Path(_atomic.__file__).parent)!r}]
+"""
+
+
+def write(path, data=b"new"):
+    with whole_file(path) as sink:
+        sink.write(data)
+
+
+def fill(path, data=b"new"):
+    with whole_folder(path) as folder, new_file(folder / "a", path / "a") as sink:
+        sink.write(data)
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_is_new_or_takes_the_place_of_an_old_one(tmp_path):
+    path = tmp_path / ("x" * 255)  # as long as a name can be
+    write(path, b"old")
+    path.chmod(0o640)
+    with path.open("rb") as reader:
+        write(path)
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert names(tmp_path) == [path.name]
+
+
+def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
+    write(tmp_path / "ours")
+    (tmp_path / "theirs").write_bytes(b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_folder_is_new_or_was_empty(tmp_path, before):
+    path = tmp_path / "x"
+    if before:
+        path.mkdir()
+    fill(path)
+    assert (path / "a").read_bytes() == b"new"
+    assert (names(tmp_path), names(path)) == (["x"], ["a"])
+
+
+def interrupted(place, error):
+    with place as place:
+        place.write(b"ne") if isinstance(place, Sink) else (place / "a").write_bytes(b"ne")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_what_was_there(tmp_path, error):
+    write(tmp_path / "file", b"old")
+    with pytest.raises(error):
+        interrupted(whole_file(tmp_path / "file"), error)
+    with pytest.raises(error):
+        interrupted(whole_folder(tmp_path / "folder"), error)
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def refused(attempt):
+    """The error of the system that an attempt ends in, if any."""
+    try:
+        attempt()
+    except OSError as error:
+        return error
+
+
+def fails_at(monkeypatch, call, at, kind):
+    """Let one call of the system fail, the first or a later one."""
+    real, left = getattr(os, call), [at]
+
+    def fails(*args, **options):
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(kind, os.strerror(kind))
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, call, fails)
+
+
+SYSTEM = ["open", "write", "fsync", "replace", "rename", "mkdir", "fchmod", "stat", "fstat"]
+
+
+@pytest.mark.parametrize(("call", "kind"), [*((call, errno.ENOSPC) for call in SYSTEM), ("fsync", errno.EIO)])
+def test_what_the_system_refuses_is_said_and_leaves_what_was_there(tmp_path, monkeypatch, call, kind):
+    """A full disk may show at any call: here at each of them, one after another."""
+    errors = []
+    for at in range(12):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        write(folder / "file", b"old")
+        for attempt in (lambda: write(folder / "file"), lambda: fill(folder / "folder")):
+            with monkeypatch.context() as patch:
+                fails_at(patch, call, at, kind)
+                errors.append(refused(attempt))
+        late = [error is not None and "is written, but" in str(error) for error in errors[-2:]]
+        assert (folder / "file").read_bytes() == (b"new" if late[0] or errors[-2] is None else b"old")
+        whole = late[1] or errors[-1] is None
+        assert names(folder) == (["file", "folder"] if whole else ["file"])
+        assert not whole or (folder / "folder" / "a").read_bytes() == b"new"
+    told = [error for error in errors if error]
+    assert told
+    assert all(
+        e.errno == kind and any(s in str(e) for s in ("be written: ", "be found: ", "is written, but")) for e in told
+    )
+
+
+LIMITED = """
+import resource, signal, sys
+from masklib.adapters.files._atomic import whole_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with whole_file(sys.argv[1]) as sink:
+        for _ in range(100):
+            sink.write(b"x" * 64)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_limit_of_the_system_itself(tmp_path):
+    """Writes that are cut short first, and then refused."""
+    write(tmp_path / "file", b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT + LIMITED, tmp_path / "file"], capture_output=True, text=True, check=True
+    )
+    assert "cannot be written: File too large" in done.stdout
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [write, fill])
+def test_links_are_refused(tmp_path, call):
+    """Over a link one of two files would change that nobody named: the link itself, or what it leads to."""
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "old", b"old")
+    for to in ("there", "old", "nowhere"):
+        link = tmp_path / f"link-{to}"
+        link.symlink_to(tmp_path / to)
+        with pytest.raises(ValueError, match=f"must not be a symbolic link, got .*{to}.*Pass what it leads to"):
+            call(link)
+    assert names(tmp_path) == ["link-nowhere", "link-old", "link-there", "old", "there"]
+
+
+def test_targets_that_are_something_else_are_refused(tmp_path):
+    (tmp_path / "full").mkdir()
+    write(tmp_path / "full" / "file", b"old")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="which is a folder"):
+        write(tmp_path / "full")
+    with pytest.raises(ValueError, match="which is no ordinary file"):
+        write(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="which is a file"):
+        fill(tmp_path / "full" / "file")
+    with pytest.raises(ValueError, match="which has 1 entries"):
+        fill(tmp_path / "full")
+    for call in (write, fill):
+        with pytest.raises(FileNotFoundError, match="cannot be found: No such file"):
+            call(tmp_path / "nowhere" / "x")
+        with pytest.raises(NotADirectoryError, match=r"cannot be (found|written)"):
+            call(tmp_path / "full" / "file" / "x")
+        with pytest.raises(OSError, match="File name too long"):
+            call(tmp_path / ("x" * 256))
+    assert (names(tmp_path), names(tmp_path / "full")) == (["full", "pipe"], ["file"])
+
+
+def test_a_write_protected_file_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="is write-protected"):
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+# ---- kills -----------------------------------------------------------------------------------------------------------
+
+SLOW = """
+import sys
+from masklib.adapters.files._atomic import new_file, whole_file, whole_folder
+print("ready", flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "file":
+    with whole_file(sys.argv[1]) as sink:
+        sink.write(b"half")
+        print("half", flush=True)
+        sys.stdin.readline()
+else:
+    with whole_folder(sys.argv[1]) as folder, new_file(folder / "a") as sink:
+        sink.write(b"half")
+        print("half", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def started(path, kind):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", LIGHT + SLOW, str(path), kind], **pipes)
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "half\n"
+    return process
+
+
+def ended(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_the_dead_leave_is_removed_by_the_next_and_what_the_living_write_is_not(tmp_path, kind):
+    path, call = tmp_path / "x", write if kind == "file" else fill
+    dead, alive, other = started(path, kind), started(path, kind), started(tmp_path / "y", kind)
+    ended(dead)
+    ended(other)
+    assert len(names(tmp_path)) == 3
+    assert all(name.startswith(".masklib-") and name.endswith(".tmp") for name in names(tmp_path))
+    call(path)
+    assert len(names(tmp_path)) == 3  # the living one's, the other target's, and x
+    ended(alive)
+    with (tmp_path / "x").open("rb") if kind == "file" else (tmp_path / "x" / "a").open("rb") as file:
+        assert file.read() == b"new"
+    call(tmp_path / "y")
+    if kind == "file":
+        call(path)
+        assert names(tmp_path) == ["x", "y"]
+
+
+OFTEN = """
+import sys
+from masklib.adapters.files._atomic import whole_file
+print("ready", flush=True)
+for i in range(10**9):
+    with whole_file(sys.argv[1]) as sink:
+        for _ in range(8):
+            sink.write(bytes([i % 256]) * 1000)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+    """Twenty kills at moments that differ, of a process that does nothing but write; each run sweeps the one before."""
+    path = tmp_path / "x"
+    write(path, b"\0" * 8000)
+    for moment in range(20):
+        process = subprocess.Popen([sys.executable, "-c", LIGHT + OFTEN, str(path)], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(0.003 + 0.0017 * moment)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        data = path.read_bytes()
+        assert len(data) == 8000
+        assert len(set(data)) == 1
+        assert len(names(tmp_path)) <= 2
+    write(path)
+    assert names(tmp_path) == ["x"]
+
+
+def test_many_at_once(tmp_path):
+    """Four processes that write one target; each sweeps, and none takes a living one's file away."""
+    command = [sys.executable, "-c", LIGHT + OFTEN.replace("10**9", "100"), str(tmp_path / "x")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    for process in processes:
+        _, said = process.communicate()
+        assert (process.returncode, said) == (0, b"")
+    assert names(tmp_path) == ["x"]
