@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ._names import a_path, told
+from ._names import told
+from ._targets import file_target, folder_target
 
 fcntl: Any
 try:
@@ -133,56 +134,6 @@ def new_file(path: Path, target: Path | None = None) -> Iterator[Sink]:
             os.fsync(number)
     finally:
         os.close(number)
-
-
-# ---- targets ---------------------------------------------------------------------------------------------------------
-
-
-def file_target(value: Any, argument: str = "path") -> Path:
-    """Refuse what a file cannot take the place of; nothing is written yet."""
-    path = a_path(value, argument)
-    mode = _mode(path, argument)
-    if mode is not None and not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
-        raise ValueError(f"`{argument}` must be a file or new, got {str(path)!r}, which is {what}. Pass another name.")
-    if mode is not None and not os.access(path, os.W_OK):
-        raise PermissionError(
-            errno.EACCES, f"`{argument}` {str(path)!r} is write-protected. Pass another name, or allow writing"
-        )
-    return path
-
-
-def folder_target(value: Any, argument: str = "target") -> Path:
-    """Refuse what a folder cannot take the place of; nothing is written yet."""
-    path = a_path(value, argument)
-    mode = _mode(path, argument)
-    if mode is not None and not stat.S_ISDIR(mode):
-        raise ValueError(
-            f"`{argument}` must be a folder or new, got {str(path)!r}, which is a file. Pass another name."
-        )
-    if mode is not None and (inside := os.listdir(path)):
-        raise ValueError(
-            f"`{argument}` must be a new or an empty folder, got {str(path)!r}, which has {len(inside)} entries. "
-            "Pass another name."
-        )
-    return path
-
-
-def _mode(path: Path, argument: str) -> int | None:
-    """What kind of thing is there; None for nothing. The folder around it must be there."""
-    with told(path.parent, "found"):
-        os.stat(path.parent)
-    with told(path, "found"):
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return None
-    if stat.S_ISLNK(mode):
-        raise ValueError(
-            f"`{argument}` must not be a symbolic link, got {str(path)!r}, which leads to {os.readlink(path)!r}. "
-            "Pass what it leads to, or remove the link."
-        )
-    return mode
 
 
 def _keep_mode(number: int, target: Path) -> None:

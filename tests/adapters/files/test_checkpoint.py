@@ -28,7 +28,7 @@ TENSORS = {
         for d in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16)
     },
 }
-OLD = {name: tensor for name, tensor in TENSORS.items() if "float8" not in name and tensor.numel()}
+OLD = {name: tensor for name, tensor in TENSORS.items() if "float8" not in name and "uint16" not in name}
 
 
 def save(folder, shards, index=None, **others):
@@ -78,7 +78,7 @@ def pickled(folder):
 
 
 def pickled_long_ago(folder):
-    """Before torch 1.6; with a tensor of float8, or one without memory, torch cannot read that format."""
+    """Before torch 1.6; that format has neither float8 nor uint16."""
     folder.mkdir()
     torch.save(OLD, folder / "x.pt", _use_new_zipfile_serialization=False)
     return folder
@@ -273,7 +273,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path):
     shards[B]["a.weight"] = TENSORS["a.weight"]
     folder = save(tmp_path / "x", shards)
     for path in (folder, [folder / A, folder / B], [folder / A, folder / A]):
-        with pytest.raises(ValueError, match=r"'a.weight' is in '.*' as well"):
+        with pytest.raises(ValueError, match=r"'(a.weight|d.ints)' is in '.*' as well"):
             open_checkpoint(path)
 
 
