@@ -6,16 +6,18 @@ A set is what `groups._plan` makes of a groups value: tensors whose i-th items a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from masklib import _read, selection
+from masklib import _read, _streaming, selection
 from masklib._names import like
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
 from masklib.groups._plan import Set, folded, is_groups, plan
+from masklib.selection import at_hand, streamed
 
 Values = Mapping[str, Tensor]
 Alive = Mapping[str, Tensor | None]
@@ -37,7 +39,7 @@ def apply_rule(
     if own is not None:
         _refuse_floors(least, groups)
         same_shapes(values, alive)
-        return like(scores, own(values, alive, *how_many))
+        return like(scores, own(*({n: at_hand(t) for n, t in ts.items()} for ts in (values, alive)), *how_many))
     shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
     sets = plan(groups, shapes)
     items = _scored(sets, values, alive, *_norm_of(groups), by_magnitude)
@@ -125,16 +127,26 @@ def _as_they_are(members: Set, values: Values, alive: Alive, magnitude: bool) ->
     scores, live = values[name], alive[name]
     if scores.is_complex():
         scores = scores.abs()
-    if folding.into is None:
+    if folding.into is None or (folding.pools is not None and streamed((scores, live))):
         return scores, live, magnitude
-    matrix, live = _matrix(folding, scores, live)
+    matrix, live = _matrix(folding, at_hand(scores), at_hand(live))
     return matrix[:, 0], None if live is None else live[:, 0], magnitude
 
 
 def _reduced(members: Set, values: Values, alive: Alive, p: float | None, mean: bool) -> Items:
-    pairs = [_matrix(folding, values[n], alive[n]) for n, folding in members.items()]
-    totals, live = selection.item_scores([s for s, _ in pairs], [m for _, m in pairs], p, mean, list(members))
-    return totals, live, False
+    def totals(members: Set, values: Values, alive: Alive) -> tuple[Tensor, Tensor]:
+        pairs = [_matrix(folding, values[n], alive[n]) for n, folding in members.items()]
+        return selection.item_scores([s for s, _ in pairs], [m for _, m in pairs], p, mean, list(members))
+
+    scored, live = items_of(members, values, alive, totals)
+    return scored, live, False
+
+
+def items_of(members: Set, values: Values, alive: Alive, reduce: Any) -> Any:
+    """`reduce(members, values, alive)`, whose results have an entry for each item."""
+    if streamed([t for n in members for t in (values[n], alive[n])]):
+        return _streaming.in_parts(members, values, alive, reduce)
+    return reduce(members, values, alive)
 
 
 def _matrix(folding: Folding, scores: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -184,6 +196,8 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
     """Which items stay in the pools that a set has to itself."""
     name, folding = next(iter(members.items()))
     scores, live, magnitude = items
+    if streamed((scores, live)):
+        return _streaming.own_pools(members, {name: scores}, {name: live}, partial(_of_part, magnitude, how_many))
     shape = folding.rows // max(folding.items, 1), folding.items
     real = None
     if folding.padded:
@@ -193,9 +207,19 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
     return selection.lowest_in_rows(*pools, real, how_many[1], how_many[0], name, magnitude)
 
 
+def _of_part(magnitude: bool, how_many: HowMany, members: Set, values: Values, alive: Alive) -> Tensor:
+    """The mask of a part of a tensor that has pools of single elements."""
+    ((name, folding),) = members.items()
+    items = _as_they_are(members, values, alive, magnitude)
+    fates = _survivors_of_own(members, items, values, alive, how_many)
+    return _unfolded(folding, fates, values[name], alive[name], alone=True)
+
+
 def _unfolded(folding: Folding, kept: Tensor, scores: Tensor, alive: Tensor | None, alone: bool) -> Tensor:
     """The mask of the elements from that of the items, in memory of its own."""
     shape = _shape(scores, alive)
+    if streamed((scores, alive)):
+        return kept if streamed((kept,)) else _streaming.unfolded(folding, kept, scores, alive)
     if alone and folding.into is None and kept.shape == shape:
         return kept
     mask = folding.restore(kept.reshape(folding.rows, 1).expand(folding.rows, folding.elements), shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 from masklib import _read, groups, selection
 from masklib._amounts import how_many
 from masklib._names import TensorsT, each, like
-from masklib._rule import apply_rule, kill, read, same_shapes
+from masklib._rule import apply_rule, items_of, kill, read, same_shapes
 from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
 
@@ -251,7 +251,7 @@ def random_structured(
     items = []
     for members in sets:
         ((name, folding),) = members.items()
-        live = folding.matrix(_start(values[name], alive[name])).any(1)
+        (live,) = items_of(members, values, alive, _live_items)
         noise = selection.noise(seed, name, selection.ITEMS, [folding.items], live.device)
         items.append((noise, live, False))
     return like(scores, kill(sets, items, values, alive, number))
@@ -290,6 +290,12 @@ def n_of_m(
     Reference: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch", 2021.
     """
     return compute_mask(scores, default_mask, keep=keep, groups=groups.windows(of, dim))
+
+
+def _live_items(members: Any, values: Any, alive: Any) -> tuple[Tensor]:
+    """Which items of a tensor have a live element."""
+    ((name, folding),) = members.items()
+    return (folding.matrix(_start(values[name], alive[name])).any(1),)
 
 
 def _start(scores: Tensor, alive: Tensor | None) -> Tensor:

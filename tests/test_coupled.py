@@ -191,7 +191,7 @@ def test_the_dead_of_every_tensor_are_left_out():
 def test_chunked_is_whole(monkeypatch):
     s, m = weights(), {n: t > -1 for n, t in weights(1).items()}
     whole = [ml.compute_mask(s, alive, amount=0.5, groups=MIXED) for alive in (m, None)]
-    monkeypatch.setattr(_items, "_REDUCED", 5)
+    monkeypatch.setattr(_items, "REDUCED", 5)
     assert all(laws.same(ml.compute_mask(s, alive, amount=0.5, groups=MIXED), w) for alive, w in zip((m, None), whole))
 
 

@@ -55,7 +55,12 @@ def test_elements_are_the_documented_hash(key, name, n):
 def test_noise_of_other_devices_is_the_same(seed, size):
     """The path for other devices, run here on the CPU."""
     cpu = torch.device("cpu")
-    assert torch.equal(_random._on_cpu(seed, size, cpu), _random._on_device(seed, size, cpu))
+    assert torch.equal(_random.run(seed, 0, size), _random._on_device(seed, size, cpu))
+
+
+@given(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 5, 2**16 - 1, 2**16 + 1, 2**17 + 3]))
+def test_noise_of_a_run_is_that_of_the_whole(seed, first):
+    assert torch.equal(_random.run(seed, first, 2**16 + 2), _random.run(seed, 0, first + 2**16 + 2)[first:])
 
 
 @given(KEYS, st.sampled_from(["", *NAMES]), st.integers(0, 7), st.integers(0, 7))

@@ -49,7 +49,8 @@ class Blocks:
             return tensor
 
         items = math.prod(shape[:lead]) * math.prod(tiles)
-        return Folding(None, items, math.prod(self.shape), into, back, padded=whole != list(shape[lead:]))
+        padded, step = whole != list(shape[lead:]), 1 if lead else self.shape[0]
+        return Folding(None, items, math.prod(self.shape), into, back, padded, step, self.fold)
 
     def _refuse(self, shape: Sequence[int]) -> None:
         """Refuse a shape that does not split into tiles."""

@@ -38,6 +38,11 @@ def slices(shape: Sequence[int], dim: int) -> tuple[int, int, Map, Map]:
     return rows, width, into, back
 
 
+def is_first(shape: Sequence[int], dim: int) -> int:
+    """1 if a dim is the first of a shape, so that each of its indices folds by itself; else 0."""
+    return int(dimension(dim, shape) == 0)
+
+
 def lengths(value: object, argument: str, call: str) -> tuple[int, ...]:
     """Read positive lengths, such as those of a block."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:

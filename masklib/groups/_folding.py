@@ -33,6 +33,10 @@ class Folding:
         back: from the bool matrix (pools, items, elements) to a tensor; None together with `into`.
         padded: whether `into` adds entries which the tensor does not have; they must be zero (False in a mask). An item
             of the pool of all tensors has one entry of the tensor at least.
+        step: how many indices of the first dim fold by themselves, so that a tensor too large for memory can be read
+            in parts: each run of whole steps (the last may be shorter) folds into rows that are those of the whole, in
+            order. 0 if it must be read whole.
+        part: from the shape of such a run to its folding; together with `step`.
 
     >>> halves = Folding(None, 2, 3, lambda t: t.reshape(2, 3), lambda m: m.reshape(6))
     >>> halves.matrix(torch.arange(6))
@@ -46,6 +50,8 @@ class Folding:
     into: Map | None = None
     back: Map | None = None
     padded: bool = False
+    step: int = 0
+    part: Callable[[Any], Folding] | None = None
 
     @property
     def rows(self) -> int:

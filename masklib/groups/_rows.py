@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from masklib import _read
-from masklib.groups._dims import slices
+from masklib.groups._dims import is_first, slices
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
@@ -23,7 +23,7 @@ class Rows:
     def fold(self, shape: Sequence[int]) -> Folding:
         """One pool for each index along `dim`."""
         rows, width, into, back = slices(shape, self.dim)
-        return Folding(rows, width, 1, into, back)
+        return Folding(rows, width, 1, into, back, step=is_first(shape, self.dim), part=self.fold)
 
 
 def rows(dim: int = 0) -> Rows:

@@ -43,7 +43,7 @@ class Windows:
             return matrix.reshape(*others, size + empty)[..., :size].movedim(-1, along)
 
         pools = math.prod(others) * (size + empty) // self.of
-        return Folding(pools, self.of, 1, into, back, padded=empty > 0)
+        return Folding(pools, self.of, 1, into, back, empty > 0, 1 if along else self.of, self.fold)
 
 
 def windows(of: int, dim: int = -1, *, ragged: bool = False) -> Windows:

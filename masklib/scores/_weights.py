@@ -61,8 +61,13 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     values = _read.tensors(params, "params")
     for name, tensor in values.items():
         _read.is_whole(tensor, _read.place(name, "params"))
-    noises = {n: selection.noise(seed, n, selection.ELEMENTS, list(v.shape), v.device) for n, v in values.items()}
-    return like(params, noises)
+    return like(params, {n: _noise(seed, n, v) for n, v in values.items()})
+
+
+def _noise(seed: Tensor, name: str, like: Tensor) -> Tensor:
+    if selection.streamed((like,)):
+        return selection.noise_like(like, seed, name)
+    return selection.noise(seed, name, selection.ELEMENTS, list(like.shape), like.device)
 
 
 def lamp(params: TensorsT) -> TensorsT:

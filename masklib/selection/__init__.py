@@ -7,6 +7,7 @@ operators that torch.compile, torch.export and torch.func see past.
 
 from masklib.selection._eager import lowest as lowest
 from masklib.selection._eager import lowest_in_rows as lowest_in_rows
+from masklib.selection._items import REDUCED as REDUCED
 from masklib.selection._numbers import Number as Number
 from masklib.selection._numbers import as_tensor as as_tensor
 from masklib.selection._numbers import dying as dying
@@ -16,5 +17,9 @@ from masklib.selection._operators import noise as noise
 from masklib.selection._order import magnitude as magnitude
 from masklib.selection._random import ELEMENTS as ELEMENTS
 from masklib.selection._random import ITEMS as ITEMS
+from masklib.selection._random import noise_like as noise_like
 from masklib.selection._refusals import EXAMPLE as EXAMPLE
 from masklib.selection._refusals import out_of_range as out_of_range
+from masklib.selection._streamed import Streamed as Streamed
+from masklib.selection._streamed import at_hand as at_hand
+from masklib.selection._streamed import streamed as streamed

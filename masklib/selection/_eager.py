@@ -10,6 +10,7 @@ from torch import Tensor
 
 from masklib.selection import _operators, _rank
 from masklib.selection._numbers import Number, as_tensor
+from masklib.selection._streamed import streamed
 
 _PLAIN, _STRIDED = {Tensor, torch.nn.Parameter}, torch.strided
 
@@ -50,6 +51,8 @@ def lowest(
     """
     given = (number,) if isinstance(number, Tensor) else ()
     if not torch.compiler.is_compiling() and _is_eager() and _are_plain(scores, alive, given):
+        return _rank.lowest(scores, alive, number, counting, names, by_magnitude, least)
+    if streamed(scores) or streamed(alive):  # no operator takes them
         return _rank.lowest(scores, alive, number, counting, names, by_magnitude, least)
     return _operators.lowest(scores, alive, as_tensor(number), counting, names, by_magnitude, least)
 

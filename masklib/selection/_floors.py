@@ -34,7 +34,7 @@ def above_floors(
         return masks  # had the highest been protected, the same would have died
     safe = [kill([s], [a], n - floor)[0] for s, a, n, floor in zip(scores, alive, live, least)]
     others = [~mask if a is None else a & ~mask for mask, a in zip(safe, alive)]
-    return [mask.logical_or_(kept) for mask, kept in zip(kill(scores, others, die), safe)]
+    return [mask.logical_or(kept) for mask, kept in zip(kill(scores, others, die), safe)]
 
 
 def _count(scores: Tensor, alive: Tensor | None) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from masklib._names import joined
 from masklib.selection._refusals import no_nan, opposite_infinities
 
-_REDUCED = 2**18  # elements reduced at a time: their float64 copy stays in cache; 2**16 and 2**20 were slower
+REDUCED = 2**18  # elements reduced at a time: their float64 copy stays in cache; 2**16 and 2**20 were slower
 _SEGMENT = 2**14  # torch splits one sum of 2**15 elements or more among threads, and then rounds as their number says
 _SMALL_ORDER = 1 / 16  # n**(1/p) passes the largest float64 for smaller ones
 _SAFE = 1e280  # sums of powers within it have lost nothing; beyond, and below its inverse, they may have
@@ -42,7 +42,7 @@ def item_scores(
         return live.double(), live > 0
     totals, divisors = torch.empty(items, dtype=torch.float64, device=home), live.clamp(min=1).double()
     reduce = _reduction(p)
-    for rows in _chunks(items, max(1, _REDUCED // elements)):
+    for rows in _chunks(items, max(1, REDUCED // elements)):
         part = _beside([_live(s, a, rows, p) for s, a in zip(scores, alive)])
         totals[rows] = reduce(part, divisors[rows] if mean else divisors.new_ones(()))
     if totals.isnan().any() or p == 0:  # the 0-norm counts NaN as any other number

@@ -25,7 +25,7 @@ from masklib.selection._threads import scratch, threaded
 _Read = Callable[[Piece], Array]
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """A piece of the scores, which of it lives, where its mask goes, and the pool's index of its first element."""
 
     scores: Piece
@@ -40,14 +40,15 @@ class Memory:
     run = 1
 
     def __init__(self, scores: Sequence[Tensor], alive: Sequence[Tensor | None], by_magnitude: bool) -> None:
-        self.elements = sum(s.numel() for s in scores)
-        self._dtype = common_dtype(s.dtype for s in scores)
-        self._by_magnitude = by_magnitude
+        dtype = common_dtype(s.dtype for s in scores)
         self._masks = [empty_mask(s) for s in scores]
         starts = accumulate((s.numel() for s in scores), initial=0)
-        parts = [_chunks(*part, self._dtype) for part in zip(scores, alive, self._masks, starts) if part[0].numel()]
-        self._chunks = [chunk for part in parts for chunk in part]
+        parts = [_chunks(*part, dtype) for part in zip(scores, alive, self._masks, starts) if part[0].numel()]
+        self._begin([chunk for part in parts for chunk in part], sum(s.numel() for s in scores), dtype, by_magnitude)
         self.live = self.elements if all(a is None for a in alive) else self._count_alive()
+
+    def _begin(self, chunks: Sequence[Any], elements: int, dtype: torch.dtype, by_magnitude: bool) -> None:
+        self._chunks, self.elements, self._dtype, self._by_magnitude = chunks, elements, dtype, by_magnitude
         self._bracket: tuple[Any, Any] | None = None  # of the last split
         self._between: list[tuple[Array, Array]] = []  # index in the chunk and value of the few, if it was open
         self._ties: list[int] = []  # of each chunk, if it was shut
@@ -55,22 +56,26 @@ class Memory:
     def _count_alive(self) -> int:
         return sum(self._map(lambda _, c: size(c.scores) if c.alive is None else int(np.count_nonzero(flags(c.alive)))))
 
-    def _map(self, work: Callable[[_Read, _Chunk], Any], chunks: Sequence[_Chunk] | None = None) -> list[Any]:
+    def _map(self, work: Callable[[_Read, Chunk], Any], chunks: Sequence[Chunk] | None = None) -> list[Any]:
         """`work(read, chunk)` of every chunk, in order."""
 
-        def share(part: Sequence[_Chunk]) -> list[Any]:
+        def share(part: Sequence[Chunk]) -> list[Any]:
             with scratch(min(self.elements, CHUNK) * self._dtype.itemsize) as room:
                 read = reader(self._dtype, self._by_magnitude, room)
-                return [work(read, chunk) for chunk in part]
+                return [work(read, self._at_hand(chunk)) for chunk in part]
 
         every_chunk = self._chunks if chunks is None else chunks
         return [result for results in threaded(share, every_chunk, self.elements) for result in results]
+
+    def _at_hand(self, chunk: Any) -> Chunk:
+        """The chunk as it is worked on."""
+        return chunk
 
     def sample(self, stride: int) -> Array:
         """Every so many values of each chunk, from a start that moves so as not to fall in step with the data."""
         with scratch(min(self.elements, CHUNK) * self._dtype.itemsize) as room:
             read = reader(self._dtype, self._by_magnitude, room)
-            return _joined(
+            return joined(
                 [_sampled(read, c, i * 7919 % stride, stride) for i, c in enumerate(self._chunks)], self._empty()
             )
 
@@ -92,7 +97,7 @@ class Memory:
 
     def few(self) -> Array:
         """The values between the bounds, in order of index."""
-        return _joined([values for _, values in self._between], self._empty())
+        return joined([values for _, values in self._between], self._empty())
 
     def tie(self, value: Any, nth: int) -> int:
         """The pool's index of the n-th live element that equals the value."""
@@ -152,15 +157,15 @@ class Memory:
         return int(np.searchsorted(self._between[chunk][0], index - self._chunks[chunk].start))
 
 
-def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, start: int, dtype: torch.dtype) -> list[_Chunk]:
+def _chunks(scores: Tensor, alive: Tensor | None, mask: Tensor, start: int, dtype: torch.dtype) -> list[Chunk]:
     flat = scores.is_contiguous() and (alive is None or alive.is_contiguous())
     values, target = pieces(scores, dtype, flat), mask.numpy().reshape(-1)
     live = [None] * len(values) if alive is None else pieces(alive, torch.bool, flat)
     ends = accumulate(map(size, values))
-    return [_Chunk(v, a, target[end - size(v) : end], start + end - size(v)) for v, a, end in zip(values, live, ends)]
+    return [Chunk(v, a, target[end - size(v) : end], start + end - size(v)) for v, a, end in zip(values, live, ends)]
 
 
-def _joined(parts: Sequence[Array], none: Array) -> Array:
+def joined(parts: Sequence[Array], none: Array) -> Array:
     """All values in one array."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else none
 
@@ -168,12 +173,12 @@ def _joined(parts: Sequence[Array], none: Array) -> Array:
 # ---- one chunk ------------------------------------------------------------------------------------------------------
 
 
-def _sampled(read: _Read, chunk: _Chunk, start: int, stride: int) -> Array:
+def _sampled(read: _Read, chunk: Chunk, start: int, stride: int) -> Array:
     values = read(every(chunk.scores, start, stride))
     return values.copy() if chunk.alive is None else values[flags(every(chunk.alive, start, stride))]
 
 
-def _collect(read: _Read, chunk: _Chunk, low: Any, high: Any) -> tuple[int, Array, Array]:
+def _collect(read: _Read, chunk: Chunk, low: Any, high: Any) -> tuple[int, Array, Array]:
     """Write who surely survives; return their count, and the index and value of those that are between."""
     values, alive, mask = read(chunk.scores), flags(chunk.alive), chunk.mask
     between = np.zeros(mask.size, bool) if low is None else np.less_equal(values, low)
@@ -186,10 +191,10 @@ def _collect(read: _Read, chunk: _Chunk, low: Any, high: Any) -> tuple[int, Arra
         np.logical_and(mask, alive, out=mask)
         np.logical_and(between, alive, out=between)
     index = np.flatnonzero(between)
-    return int(np.count_nonzero(mask)), index, values[index]
+    return int(np.count_nonzero(mask)), index.astype(np.int32), values[index]  # half the bytes: chunks are short
 
 
-def _compare(read: _Read, chunk: _Chunk, value: Any) -> tuple[int, int, int]:
+def _compare(read: _Read, chunk: Chunk, value: Any) -> tuple[int, int, int]:
     """Write who is above the value; return how many live ones are below, at and above it."""
     values, alive, mask = read(chunk.scores), flags(chunk.alive), chunk.mask
     np.greater(values, value, out=mask)
@@ -201,11 +206,11 @@ def _compare(read: _Read, chunk: _Chunk, value: Any) -> tuple[int, int, int]:
     return below, tied, above
 
 
-def _tied(read: _Read, chunk: _Chunk, value: Any) -> Array:
+def _tied(read: _Read, chunk: Chunk, value: Any) -> Array:
     """The indices in the chunk of the live elements that equal the value."""
     tied, alive = read(chunk.scores) == value, flags(chunk.alive)
     return np.flatnonzero(tied if alive is None else tied & alive)
 
 
-def _write(read: _Read, chunk: _Chunk, cut: Cut) -> None:
+def _write(read: _Read, chunk: Chunk, cut: Cut) -> None:
     survivors(read(chunk.scores), chunk.start, cut, flags(chunk.alive), chunk.mask)

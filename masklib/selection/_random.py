@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from masklib.selection._streamed import Streamed
 from masklib.selection._threads import threaded
 
 ELEMENTS, ITEMS = 0, 1
@@ -56,12 +57,21 @@ def _signed(value: int) -> int:
 
 def noise(key: Tensor, name: str, stream: int, shape: Sequence[int], device: torch.device) -> Tensor:
     """Noise of a shape as int64."""
-    seed = _mix(_mix((int(key) + (1 + stream) * GOLDEN) & _MASK) ^ _fnv1a(name))
-    fill = _on_cpu if device.type == "cpu" else _on_device
-    return fill(seed, math.prod(shape), device).view(list(shape))
+    seed, size = _seed(int(key), name, stream), math.prod(shape)
+    return (run(seed, 0, size) if device.type == "cpu" else _on_device(seed, size, device)).view(list(shape))
 
 
-def _on_cpu(seed: int, size: int, device: torch.device) -> Tensor:
+def noise_like(tensor: Tensor, key: Tensor, name: str) -> Tensor:
+    """Noise of a tensor that is read in runs, which is read in runs too."""
+    seed = _seed(int(key), name, ELEMENTS)
+    return Streamed(tensor.shape, torch.int64, lambda start, stop, _: run(seed, start, stop - start))
+
+
+def _seed(key: int, name: str, stream: int) -> int:
+    return _mix(_mix((key + (1 + stream) * GOLDEN) & _MASK) ^ _fnv1a(name))
+
+
+def run(seed: int, first: int, size: int) -> Tensor:
     """In numpy, whose unsigned integers shift in logical zeros, and in as many threads as torch has."""
     result = np.empty(size, np.uint64)
 
@@ -71,7 +81,7 @@ def _on_cpu(seed: int, size: int, device: torch.device) -> Tensor:
         for start in starts:
             state = result[start : start + _CHUNK]
             scratch = shifted[: state.size]
-            np.add(steps[: state.size], np.uint64(seed + start * GOLDEN & _MASK), out=state)
+            np.add(steps[: state.size], np.uint64(seed + (first + start) * GOLDEN & _MASK), out=state)
             for shift, factor in _ROUNDS:
                 np.bitwise_xor(state, np.right_shift(state, np.uint64(shift), out=scratch), out=state)
                 np.multiply(state, np.uint64(factor), out=state)

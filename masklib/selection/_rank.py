@@ -18,6 +18,8 @@ from masklib.selection._memory import Memory
 from masklib.selection._numbers import Number, dying, dying_of_one
 from masklib.selection._pieces import empty_mask
 from masklib.selection._refusals import no_nan
+from masklib.selection._stream import Stream
+from masklib.selection._streamed import streamed
 
 _Alive = Sequence[Tensor | None]
 _HowMany = Callable[[int, int], int]  # from the live ones and all of them to how many die
@@ -52,7 +54,9 @@ def lowest(
 
 def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by_magnitude: bool) -> list[Tensor]:
     source: Memory | Device
-    if not all(s.is_cpu for s in scores):
+    if streamed(scores) or streamed(alive):
+        source = Stream(scores, alive, by_magnitude)
+    elif not all(s.is_cpu for s in scores):
         source = Device(scores, alive, by_magnitude)
     elif sum(s.numel() for s in scores) <= _small.MOST:
         return _small.kill_lowest(scores, alive, how_many, by_magnitude)

@@ -72,7 +72,7 @@ def test_equal_rows_score_alike_and_chunks_make_no_difference(monkeypatch, p, dt
     try:
         for threads, reduced in ((1, 2**20), (2, 2**20), (2, 1), (2, 90_000)):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(_items, "_REDUCED", reduced)
+            monkeypatch.setattr(_items, "REDUCED", reduced)
             found += [item_scores([scores], [m], p, False, [""])[0] for m in (None, alive)]
     finally:
         torch.set_num_threads(before)
