@@ -58,7 +58,7 @@ def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path):
     code = """
 import sys, torch, masklib
 loaded = set(sys.modules)
-extras = {"masklib.adapters", "hypothesis", "matplotlib", "sklearn", "rich"}
+extras = {"masklib.adapters", "hypothesis", "matplotlib", "sklearn", "rich", "safetensors"}
 assert not loaded & extras, loaded & extras
 import masklib.adapters.prune as prune
 assert "site-packages" in prune.__file__ and "env" in prune.__file__, prune.__file__
@@ -68,18 +68,22 @@ print(int(prune.l1_unstructured(torch.nn.Linear(4, 2), "weight", 3).weight_mask.
     assert result.stdout.strip() == "5", result.stderr
 
 
-def test_the_kit_without_hypothesis_says_what_is_missing():
-    code = """
+@pytest.mark.parametrize(
+    ("module", "needs", "extra"),
+    [("masklib.testing", "hypothesis", "testing"), ("masklib.adapters.files", "safetensors", "files")],
+)
+def test_what_needs_an_extra_says_what_is_missing(module, needs, extra):
+    code = f"""
 import sys
-sys.modules["hypothesis"] = None
+sys.modules[{needs!r}] = None
 import masklib
 try:
-    import masklib.testing
+    import {module}
 except ImportError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "masklib.testing needs hypothesis: pip install 'masklib[testing]'."
+    assert result.stdout.strip() == f"{module} needs {needs}: pip install 'masklib[{extra}]'."
 
 
 # ---- the folder of a clone -------------------------------------------------------------------------------------------

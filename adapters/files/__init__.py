@@ -1,12 +1,17 @@
 """Checkpoints and mask files: read strictly, written whole or not at all.
 
     masks = ml.l1_unstructured(open_checkpoint("model.safetensors"), amount=0.5)
+    save_masks("masks.safetensors", masks)
 
 Nothing is unpickled that could run code; a file that does not add up is refused before anything is loaded.
 """
 
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import open_checkpoint as open_checkpoint
+from ._masks import MaskFile as MaskFile
+from ._masks import load_masks as load_masks
+from ._masks import save_masks as save_masks
+from ._size import sparse_size as sparse_size
 
 
 def __dir__() -> list[str]:

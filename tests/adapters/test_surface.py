@@ -25,7 +25,7 @@ SURFACE = {
     "parametrize": {"Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"},
     "checkpoint": {"load_pruned", "to_dense", "to_pruned"},
     "optimizer": {"Handle", "keep_zero"},
-    "files": {"Checkpoint", "open_checkpoint"},
+    "files": {"Checkpoint", "MaskFile", "load_masks", "open_checkpoint", "save_masks", "sparse_size"},
 }
 
 

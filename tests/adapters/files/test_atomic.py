@@ -259,6 +259,79 @@ def test_what_the_dead_leave_is_removed_by_the_next_and_what_the_living_write_is
         assert names(tmp_path) == ["x", "y"]
 
 
+AT_EACH = """
+import os, signal, sys
+from pathlib import Path
+from masklib.adapters.files._atomic import new_file, whole_file, whole_folder
+
+def dies_at(point, work):
+    # a child that is killed just before, or just after, its point-th call of the system
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    left = [point]
+    for name in ("open", "write", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "close", "stat", "fchmod"):
+        def call(*args, real=getattr(os, name), **options):
+            left[0] -= 1
+            if left[0] == -1 and point % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*args, **options)
+            if left[0] == -1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        setattr(os, name, call)
+    try:
+        work()
+    except BaseException:
+        os._exit(3)
+    os._exit(0)
+
+def file():
+    with whole_file(root / "file") as sink:
+        sink.write(b"ne")
+        sink.write(b"w")
+
+def folder():
+    with whole_folder(root / "folder") as place:
+        for name in "ab":
+            with new_file(place / name) as sink:
+                sink.write(b"new")
+
+def content(path):
+    return {p.name: p.read_bytes() for p in path.iterdir()} if path.is_dir() else path.read_bytes()
+
+root = Path(sys.argv[1])
+FILE, FOLDER = (file, root / "file", b"new", b"old"), (folder, root / "folder", dict(a=b"new", b=b"new"), None)
+for work, path, new, old in (FILE, FOLDER):
+    kills = 0
+    for point in range(10**6):
+        if old is None and path.exists():
+            for one in path.iterdir():
+                one.unlink()
+            path.rmdir()
+        elif old is not None:
+            path.write_bytes(old)
+        died = dies_at(point, work)
+        assert (content(path) if path.exists() else None) in (old, new), point
+        left = [name for name in os.listdir(root) if name.endswith(".tmp")]
+        assert len(left) <= 1, left
+        kills += died
+        if not died:
+            assert content(path) == new and left == [], left
+            break
+    print(kills)
+"""
+
+
+def test_a_kill_at_every_call_of_the_system_leaves_the_old_or_the_new(tmp_path):
+    """Before or after each: never half of anything. What a kill leaves over is gone after the next, so one at most."""
+    done = subprocess.run([sys.executable, "-c", LIGHT + AT_EACH, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    file, folder = map(int, done.stdout.split())
+    assert file >= 12
+    assert folder >= 20
+
+
 OFTEN = """
 import sys
 from masklib.adapters.files._atomic import whole_file

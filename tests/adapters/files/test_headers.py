@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from pathlib import Path
 
@@ -195,3 +196,79 @@ def test_data_in_another_order_or_too_many_or_too_few_leave_no_file(tmp_path):
         with pytest.raises(ValueError, match=r"missing: |`name` must be"):
             given_chunks(path, header, chunks)
         assert not list(tmp_path.iterdir())
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def read_by_the_library(path):
+    """Names, dtypes, shapes and bytes as the library reads them; bytes that are no bool, as they are."""
+    with safetensors.safe_open(path, "pt") as file:
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        return file.metadata() or {}, {name: (t.dtype, tuple(t.shape), raw(t)) for name, t in held.items()}
+
+
+def raw(tensor):
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def refused(path, data):
+    """Refused in our words, or what the library reads; never an error of another kind."""
+    path.write_bytes(data)
+    try:
+        header = read_header(path)
+    except ValueError as error:
+        return str(error).startswith("`path` must hold a file that adds up")
+    held = {n: (e.dtype, e.shape, bytes(data[e.offset : e.offset + e.nbytes])) for n, e in header.entries.items()}
+    assert read_by_the_library(path) == (header.metadata, held)
+    return False
+
+
+def test_damaged_files_are_refused_or_what_the_library_reads(tmp_path):
+    """A flipped bit in a name makes another name, which nobody can tell; in all else it is refused."""
+    path, draw = tmp_path / "x", random.Random(0)
+    written(path, {"ab": torch.arange(3.0), "c": torch.tensor([[1, 2]], dtype=torch.int16)}, {"format": "pt"})
+    data = path.read_bytes()
+    length = len(read_header(path).raw)
+    for byte in range(length):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[byte] ^= 1 << bit
+            if not refused(path, flipped):
+                header = read_header(path)
+                assert [(e.dtype.itemsize, e.numel, e.offset) for e in header.entries.values()] == [
+                    (4, 3, length),
+                    (2, 2, length + 12),
+                ]
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(draw.choice((2, 3, 20))):
+            damaged[draw.randrange(length)] ^= 1 << draw.randrange(8)
+        refused(path, damaged)
+    for at in range(0, len(data), 5):
+        assert refused(path, data[:at])
+        assert refused(path, data[:at] + b"1" + data[at:])
+    assert not refused(path, data)
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 16) | st.floats() | st.sampled_from(["F32", "U8", "../x", "w", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "w"]), inner)
+    ),
+    max_leaves=6,
+)
+INFOS = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "U8", "F4"]) | JSONS,
+        "shape": st.lists(st.integers(0, 3)) | JSONS,
+        "data_offsets": st.lists(st.integers(0, 12), max_size=2) | JSONS,
+    }
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["w", "v", "__metadata__", "/x"]), INFOS | JSONS, max_size=3), st.integers(0, 12)
+)
+def test_any_header_is_refused_or_what_the_library_reads(tmp_path_factory, header, size):
+    refused(tmp_path_factory.mktemp("x") / "x", file_of(header, bytes(range(size))))
