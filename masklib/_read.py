@@ -180,14 +180,46 @@ def same_shape(value: Tensor, tensor: Tensor, where: str, reference: str) -> Non
 
 def same_device(value: Tensor, tensor: Tensor, where: str, reference: str, what: str = "it") -> None:
     """Refuse a tensor that is not where the reference is."""
-    if is_sharded(value) != is_sharded(tensor):
-        kinds = [type(t).__name__ for t in (tensor, value)]
-        raise TypeError(f"{where} must be a {kinds[0]} as {reference} is, got a {kinds[1]}. Distribute both or none.")
+    if is_sharded(value) or is_sharded(tensor):
+        same_placements(value, tensor, where, reference, what)
+    on_device(value, tensor, where, reference, what)
+
+
+def on_device(value: Tensor, tensor: Tensor, where: str, reference: str, what: str = "it") -> None:
+    """Refuse a tensor that is not on the reference's device, however the two are sharded."""
     if value.device != tensor.device:
         raise ValueError(
             f"{where} must be on the device of {reference}, {tensor.device}, got {value.device}. "
             f"Pass {what}.to({str(tensor.device)!r})."
         )
+
+
+def same_placements(value: Tensor, tensor: Tensor, where: str, reference: str, what: str) -> None:
+    """Refuse a tensor that is not sharded as the reference is."""
+    given, wanted = unwrapped(value), unwrapped(tensor)
+    if is_sharded(given) != is_sharded(wanted):
+        kinds = [type(t).__name__ for t in (wanted, given)]
+        hint = f"Pass distribute_tensor({what}, w.device_mesh, w.placements) of a DTensor w, or only plain tensors."
+        raise TypeError(f"{where} must be a {kinds[0]} as {reference} is, got a {kinds[1]}. {hint}")
+    if given.device_mesh != wanted.device_mesh:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{where} must be on the mesh of {reference}, {wanted.device_mesh}, got {given.device_mesh}. "  # type: ignore[attr-defined]
+            "Distribute both over one mesh."
+        )
+    placements, expected = list(given.placements), list(wanted.placements)  # type: ignore[attr-defined]
+    if placements != expected:
+        raise ValueError(
+            f"{where} must be sharded as {reference} is, by {expected}, got {placements}. "
+            f"Pass {what}.redistribute(placements=[...]) with those."
+        )
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor itself, out of what torch.func wraps around it."""
+    functorch = torch._C._functorch
+    while not torch.compiler.is_compiling() and functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def default_masks(value: Any, scores: Any) -> Mapping[str, Tensor | None]:

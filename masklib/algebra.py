@@ -1,8 +1,11 @@
-"""Mask algebra: a lattice under intersection and union, with counts. Tensors or mappings by name."""
+"""Mask algebra: a lattice under intersection and union, with counts. Tensors or mappings by name.
+
+Of DTensors, masks come back with their mesh and placements, and counts are plain numbers, the same on all ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +13,10 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import Tensors, TensorsT, each
+from masklib._shards._counts import is_counted_over_ranks, summed
+from masklib._shards._parts import each_part
+
+Count = Callable[..., Any]
 
 
 def intersection(a: TensorsT, b: TensorsT) -> TensorsT:
@@ -88,7 +95,7 @@ def complement(mask: TensorsT, within: TensorsT | None = None) -> TensorsT:
     """
     if within is not None:
         return _combine(lambda x, y: y & ~x, mask, within, "mask", "within")
-    return each(torch.logical_not, _checked(mask, "mask"))
+    return each_part(torch.logical_not, _checked(mask, "mask"))
 
 
 def dense(params: TensorsT) -> TensorsT:
@@ -110,7 +117,7 @@ def dense(params: TensorsT) -> TensorsT:
     {'w': tensor([True, True])}
     """
     _read.tensors(params, "params")
-    return each(lambda p: torch.ones_like(p, dtype=torch.bool, memory_format=torch.contiguous_format), params)
+    return each_part(lambda p: torch.ones_like(p, dtype=torch.bool, memory_format=torch.contiguous_format), params)
 
 
 def count(mask: Tensors, *, per_name: bool = False) -> Any:
@@ -170,7 +177,6 @@ def overlap(a: Tensors, b: Tensors, *, per_name: bool = False) -> Any:
 
     Reference: Jaccard, "The distribution of the flora in the alpine zone", 1912.
     """
-    _read.masks(b, _checked(a, "a"), "b", "a")
     return _measure(_jaccard, per_name, {"a": a, "b": b}, _both, lambda a, b: torch.count_nonzero(a), _second)
 
 
@@ -200,18 +206,30 @@ def select(params: Mapping[str, Tensor], where: Callable[[str, Tensor], bool]) -
 
 def _combine(function: Callable[..., Tensor], a: Any, b: Any, first: str = "a", second: str = "b") -> Any:
     _read.masks(b, _checked(a, first), second, first)
-    return each(function, a, b)
+    return each_part(function, a, b)
 
 
-def _measure(ratio: Callable[..., Tensor], per_name: bool, masks: Mapping[str, Any], *counts: Any) -> Any:
+def _measure(ratio: Callable[..., Tensor], per_name: bool, masks: Mapping[str, Any], *counts: Count) -> Any:
     """`ratio` of the counts of each name, or of their totals."""
-    given = list(masks.values())
-    for argument, mask in masks.items():
-        _checked(mask, argument)
-    parts = [each(c, *given) for c in counts]
+    parts = _parts(masks, counts)
     if per_name:
         return each(ratio, *parts)
     return ratio(*(_total(part) for part in parts))
+
+
+def _parts(masks: Mapping[str, Any], counts: Sequence[Count]) -> list[Any]:
+    """Each count of each name; what is sharded is counted over all ranks, once whatever is replicated."""
+    if is_counted_over_ranks(masks):
+        return summed(masks, counts, lambda: _all_checked(masks))
+    _all_checked(masks)
+    return [each(count, *masks.values()) for count in counts]
+
+
+def _all_checked(masks: Mapping[str, Any]) -> None:
+    (first, reference), *others = masks.items()
+    _checked(reference, first)
+    for argument, mask in others:
+        _read.masks(mask, reference, argument, first)
 
 
 def _total(part: Any) -> Any:

@@ -11,6 +11,7 @@ from torch.jit._trace import is_tracing as _is_tracing
 
 from masklib import _read
 from masklib._names import Tensors, TensorsT, each, like, named
+from masklib._shards._parts import on_part, sharded_like
 
 
 def apply(params: TensorsT, masks: Tensors, *, straight_through: bool = False) -> TensorsT:
@@ -22,7 +23,7 @@ def apply(params: TensorsT, masks: Tensors, *, straight_through: bool = False) -
     `torch.func.functional_call`.
 
     Args:
-        params: parameters of any shape, a tensor or a mapping by name.
+        params: parameters of any shape, a tensor or a mapping by name; DTensors stay sharded, their gradients too.
         masks: bool, of the parameters' shapes; a mapping may leave names out.
         straight_through: whether gradients pass as if nothing were killed, so that dead entries go on learning (the
             straight-through estimator of Bengio et al. 2013).
@@ -43,7 +44,7 @@ def apply(params: TensorsT, masks: Tensors, *, straight_through: bool = False) -
     for name, mask in kept.items():
         _read.mask_like(mask, entries[name], _read.place(name, "masks"), _read.place(name, "params"))
     zeroed = _straight_through if straight_through else masked
-    return like(params, {n: zeroed(p, kept[n]) if n in kept else p for n, p in entries.items()})
+    return like(params, {n: on_part(zeroed, p, kept[n]) if n in kept else p for n, p in entries.items()})
 
 
 def dense_grad(params: TensorsT, masks: Tensors, loss: Callable[..., Tensor], *args: Any) -> TensorsT:
@@ -74,7 +75,7 @@ def dense_grad(params: TensorsT, masks: Tensors, loss: Callable[..., Tensor], *a
     gradient = grad_of(loss)
     _read.inexact(params, "params")
     effective = apply(params, masks)
-    return gradient(effective, *args) if named(effective) else effective
+    return each(sharded_like, gradient(effective, *args), effective) if named(effective) else effective
 
 
 def grad_of(loss: Callable[..., Tensor]) -> Callable[..., Any]:

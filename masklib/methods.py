@@ -9,8 +9,9 @@ from torch import Tensor
 
 from masklib import _read, groups, selection
 from masklib._amounts import how_many
-from masklib._names import TensorsT, each, like
+from masklib._names import TensorsT, like
 from masklib._rule import apply_rule, items_of, kill, read, same_shapes
+from masklib._shards._parts import each_part, on_part
 from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
 
@@ -112,7 +113,7 @@ def custom_from_mask(scores: TensorsT, default_mask: TensorsT | None = None, *, 
     """
     start = identity(scores, default_mask)
     allowed = _read.masks(mask, scores, "mask")
-    return each(torch.logical_and, start, like(scores, allowed))
+    return each_part(torch.logical_and, start, like(scores, allowed))
 
 
 def l1_unstructured(
@@ -299,4 +300,6 @@ def _live_items(members: Any, values: Any, alive: Any) -> tuple[Tensor]:
 
 
 def _start(scores: Tensor, alive: Tensor | None) -> Tensor:
-    return torch.ones_like(scores, dtype=torch.bool) if alive is None else alive.clone()
+    if alive is None:
+        return on_part(lambda s: torch.ones_like(s, dtype=torch.bool), scores)
+    return on_part(torch.clone, alive)

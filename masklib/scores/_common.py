@@ -12,6 +12,8 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import each, named
+from masklib._shards import _channels
+from masklib._shards._parts import each_part
 
 
 def at_least_float32(*tensors: Tensor) -> torch.dtype:
@@ -20,7 +22,9 @@ def at_least_float32(*tensors: Tensor) -> torch.dtype:
 
 
 def spread(values: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """One value a channel as a tensor of the weight's shape."""
+    """One value a channel as a tensor of the weight's shape, sharded as the weight is."""
+    if _read.is_sharded(weight):
+        return _channels.spread(values, weight, dim)
     shape = [1] * weight.dim()
     shape[dim] = -1
     return values.view(shape).expand(weight.shape).contiguous()
@@ -42,7 +46,7 @@ def added(state: Any, totals: Any, counts: Any, argument: str) -> tuple[Any, Any
     for name, tensor in more.items():
         _read.same_shape(tensor, before[name], f"what {_read.place(name, argument)} adds", "`state`")
         _read.same_device(tensor, before[name], _read.place(name, argument), "`state`", argument)
-    return each(torch.add, state.total, totals), each(lambda n, m: n + m, state.count, counts)
+    return each_part(torch.add, state.total, totals), each(lambda n, m: n + m, state.count, counts)
 
 
 def product(weight: Tensor, gradient: Tensor) -> Tensor:
@@ -93,5 +97,16 @@ def one_input(inputs: Any, params: Any) -> Tensor:
         )
     _read.is_dense(inputs, "", "inputs")
     for name, weight in named(params).items():
-        _read.same_device(inputs, weight, "`inputs`", _read.place(name, "params"), "inputs")
+        _refuse_a_mix(inputs, weight, _read.place(name, "params"))
+        _read.on_device(inputs, weight, "`inputs`", _read.place(name, "params"), "inputs")
     return inputs
+
+
+def _refuse_a_mix(inputs: Tensor, weight: Tensor, reference: str) -> None:
+    """Refuse plain inputs of a model whose weights are sharded, which no layer takes."""
+    if _read.is_sharded(inputs) != _read.is_sharded(weight):
+        kinds = [type(t).__name__ for t in (weight, inputs)]
+        raise TypeError(
+            f"`inputs` must be a {kinds[0]} as {reference} is, got a {kinds[1]}. "
+            "For sharded weights, pass distribute_tensor(inputs, w.device_mesh, [Replicate()])."
+        )

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from masklib import _read
 from masklib._names import Tensors, TensorsT, each, like, named
+from masklib._shards._parts import each_part, on_part, sharded_like
 from masklib.masking import grad_of
 from masklib.scores._common import added, no_autocast, one_input, pairs, product, total_of
 
@@ -39,7 +40,7 @@ def saliency(params: TensorsT, grads: Tensors) -> TensorsT:
 
     Reference: Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", 2019, equation 4.
     """
-    return each(lambda w, g: product(w, g).abs(), *_wide_pairs(params, grads))
+    return each_part(lambda w, g: product(w, g).abs(), *_wide_pairs(params, grads))
 
 
 def taylor(params: TensorsT, grads: Tensors) -> TensorsT:
@@ -65,7 +66,7 @@ def taylor(params: TensorsT, grads: Tensors) -> TensorsT:
 
     Reference: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019, equation 8.
     """
-    return each(lambda w, g: product(w, g) ** 2, *_wide_pairs(params, grads))
+    return each_part(lambda w, g: product(w, g) ** 2, *_wide_pairs(params, grads))
 
 
 class SquaredGrads(NamedTuple):
@@ -94,7 +95,7 @@ def add_squared_grads(state: SquaredGrads | None, grads: TensorsT) -> SquaredGra
     >>> scores.add_squared_grads(None, torch.tensor([1.0, -2.0]))
     SquaredGrads(total=tensor([1., 4.]), count=1)
     """
-    squares = each(lambda g: _widened(g).abs() ** 2, _floating(grads, "grads"))
+    squares = each_part(lambda g: _widened(g).abs() ** 2, _floating(grads, "grads"))
     return SquaredGrads(*added(state, squares, each(lambda _: 1, squares), "grads"))
 
 
@@ -122,7 +123,7 @@ def fisher(params: TensorsT, state: SquaredGrads) -> TensorsT:
     networks and Fisher pruning", 2018, equation 9.
     """
     weights, squares = _wide_pairs(params, total_of(state, "state"), "state")
-    return each(lambda w, t, n: w.abs() ** 2 * t.abs() / (2 * n), weights, squares, state.count)
+    return each_part(lambda w, t, n: w.abs() ** 2 * t.abs() / (2 * n), weights, squares, state.count)
 
 
 class Movement(NamedTuple):
@@ -152,7 +153,7 @@ def add_movement(state: Movement | None, params: TensorsT, grads: Tensors) -> Mo
     >>> scores.add_movement(None, torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0]))
     Movement(total=tensor([-1.,  3.]), count=1)
     """
-    steps = each(lambda w, g: -product(w, g), *_wide_pairs(params, grads))
+    steps = each_part(lambda w, g: -product(w, g), *_wide_pairs(params, grads))
     return Movement(*added(state, steps, each(lambda _: 1, steps), "params"))
 
 
@@ -175,7 +176,7 @@ def movement(state: Movement) -> Any:
 
     Reference: Sanh et al., "Movement Pruning: Adaptive Sparsity by Fine-Tuning", 2020, equation 3.
     """
-    return each(Tensor.clone, total_of(state, "state"))
+    return each_part(Tensor.clone, total_of(state, "state"))
 
 
 def grasp(params: TensorsT, loss: Callable[..., Tensor], *args: Any) -> TensorsT:
@@ -215,7 +216,7 @@ def grasp(params: TensorsT, loss: Callable[..., Tensor], *args: Any) -> TensorsT
         return weights
     with no_autocast(weights), sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have one derivative only
         flow = grad_of(half_squared_norm)(weights)
-    return each(lambda w, f: product(_wide(w), _wide(f.detach())), weights, flow)
+    return each_part(lambda w, f: product(_wide(w), _wide(f.detach())), weights, each(sharded_like, flow, weights))
 
 
 def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> TensorsT:
@@ -253,12 +254,12 @@ def synflow(params: TensorsT, model: Callable[..., Tensor], inputs: Tensor) -> T
     section 5.
     """
     _read.function(model, "model", "model=lambda p, x: functional_call(net, p, (x,))")
-    sizes = each(lambda w: w.detach().abs().to(w.dtype), _floating(params, "params"))
+    sizes = each_part(lambda w: w.detach().abs().to(w.dtype), _floating(params, "params"))
     ones = torch.ones_like(one_input(inputs, params))
     flow_of = grad_of(lambda p: _flow(model(p, ones)))
     with no_autocast(sizes):
         flow = flow_of(sizes)
-    return each(lambda w, f: _wide(w.real) * _wide(f.detach().real), sizes, flow)
+    return each_part(lambda w, f: _wide(w.real) * _wide(f.detach().real), sizes, each(sharded_like, flow, sizes))
 
 
 def _flow(outputs: Any) -> Tensor:
@@ -289,4 +290,7 @@ def _wide_pairs(params: Any, others: Any, argument: str = "grads") -> tuple[Any,
     weights, partners = pairs(params, others, argument)
     dtypes = {n: torch.promote_types(weights[n].dtype, partners[n].dtype) for n in weights}
     wide = {n: torch.promote_types(dtype, torch.float32) for n, dtype in dtypes.items()}
-    return tuple(like(params, {n: t[n].detach().to(wide[n]) for n in weights}) for t in (weights, partners))
+    return tuple(
+        like(params, {n: on_part(lambda p, d: p.detach().to(d), t[n], wide[n]) for n in weights})
+        for t in (weights, partners)
+    )

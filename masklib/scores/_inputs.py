@@ -9,6 +9,8 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import TensorsT, each, like, named
+from masklib._shards._channels import whole
+from masklib._shards._parts import on_part
 from masklib.scores._common import added, at_least_float32, no_autocast, one_a_channel, spread, total_of
 
 
@@ -97,7 +99,7 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
 
     Args:
         params: weights, a tensor or a mapping by name; kernel dims share the norm of their input channel.
-        state: squared input norms of shape (in,), with the same names.
+        state: squared input norms of shape (in,), with the same names; of sharded weights those of all ranks' inputs.
         dim: the dim of the weights that runs over the inputs: 1 for (out, in, ...), 0 for the (in, out) of
             transformers' `Conv1D` and for transposed convolutions.
 
@@ -106,7 +108,8 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
 
     Raises:
         TypeError: if a weight is not floating, or the state is none.
-        ValueError: if names disagree, or a weight has not as many inputs as there are norms.
+        ValueError: if names disagree, a weight has not as many inputs as there are norms, or the norms of sharded
+            weights differ from rank to rank.
         IndexError: if a weight has no such dim.
 
     >>> state = scores.add_input_norms(None, torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
@@ -116,23 +119,25 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
 
     Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, equation 1.
     """
-    weights, norms = _read.inexact(params, "params"), named(total_of(state, "state"))
+    weights, totals = _read.inexact(params, "params"), named(total_of(state, "state"))
     _read.same_form(state.total, params, "state", "params")
-    _read.same_names(norms, weights, "state", "params")
-    along = _read.integer(dim, "dim", "dim=1")
+    _read.same_names(totals, weights, "state", "params")
+    along, norms = _read.integer(dim, "dim", "dim=1"), whole(totals, weights, "state")
     for name, norm in norms.items():
         places = _read.place(name, "state"), _read.place(name, "params")
         one_a_channel(norm, weights[name], along, *places)
-        _read.same_device(norm, weights[name], *places, "state")
+        _read.on_device(norm, weights[name], *places, "state")
     return each(lambda w, squares: _wanda(w.detach(), squares, along), params, like(params, norms))
 
 
 def _wanda(weight: Tensor, squares: Tensor, dim: int) -> Tensor:
-    return weight.abs().to(at_least_float32(weight, squares)) * spread(squares.sqrt(), weight, dim)
+    dtype = at_least_float32(weight, squares)
+    return on_part(lambda w, norms: w.abs().to(dtype) * norms, weight, spread(squares.sqrt(), weight, dim))
 
 
 def _floating(inputs: Any) -> Any:
-    _read.inexact(inputs, "inputs")
+    for name, tensor in _read.inexact(inputs, "inputs").items():
+        _read.is_whole(tensor, _read.place(name, "inputs"))
     return inputs
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from masklib import _read, selection
 from masklib._names import Tensors, TensorsT, each, like
+from masklib._shards._channels import whole
+from masklib._shards._parts import each_part
 from masklib.scores._common import at_least_float32, no_autocast, one_a_channel, spread
 
 
@@ -34,7 +36,7 @@ def magnitude(params: TensorsT) -> TensorsT:
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
     _read.rankable_each(_read.tensors(params, "params"), magnitude=True, argument="params")
-    return each(lambda w: selection.magnitude(w.detach()), params)
+    return each_part(lambda w: selection.magnitude(w.detach()), params)
 
 
 def random(params: TensorsT, *, key: Any) -> TensorsT:
@@ -86,14 +88,15 @@ def lamp(params: TensorsT) -> TensorsT:
         Scores of the same shapes, in float32 at least.
 
     Raises:
-        TypeError: if a value is not a floating tensor.
+        TypeError: if a value is not a floating tensor, or is a DTensor, whose ranks would have to sort it as a whole.
 
     >>> scores.lamp(torch.tensor([4.0, -3.0, 2.0, 1.0]))
     tensor([1.0000, 0.3600, 0.1379, 0.0333])
 
     Reference: Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", 2021, equation 5.
     """
-    _read.inexact(params, "params")
+    for name, weight in _read.inexact(params, "params").items():
+        _read.is_whole(weight, _read.place(name, "params"))
     return each(_lamp, params)
 
 
@@ -123,7 +126,7 @@ def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> Tensor
         Scores of the weights' shapes, or one a channel; in float32 at least.
 
     Raises:
-        TypeError: if a weight is not floating.
+        TypeError: if a weight is not floating, or is a DTensor: each channel is compared with all others.
         ValueError: if a weight has fewer than two dims.
         IndexError: if a weight has no such dim.
 
@@ -201,7 +204,8 @@ def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0, per_channel: 
     along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
     for name, gamma in gammas.items():
         one_a_channel(gamma, weights[name], along, _read.place(name, "scales"), _read.place(name, "params"))
-    return each(lambda w, g: _a_channel(_sizes(w, g), w, along, each_one), params, like(params, gammas))
+    found = gammas if each_one else whole(gammas, weights, "scales")
+    return each(lambda w, g: _a_channel(_sizes(w, g), w, along, each_one), params, like(params, found))
 
 
 def _sizes(weight: Tensor, scales: Tensor) -> Tensor:
