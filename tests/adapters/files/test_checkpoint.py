@@ -23,12 +23,9 @@ TENSORS = {
     "f.double": torch.tensor(0.1, dtype=torch.float64),
     "g.empty": torch.empty(0, 3),
     **{f"h.{d}": torch.tensor([0.5, -2.0]).to(d) for d in (torch.float8_e4m3fn, torch.float8_e5m2)},
-    **{
-        f"i.{d}": torch.tensor([1, 2], dtype=d)
-        for d in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16)
-    },
+    **{f"i.{d}": torch.tensor([1, 2], dtype=d) for d in (torch.uint8, torch.int8, torch.int16, torch.int32)},
 }
-OLD = {name: tensor for name, tensor in TENSORS.items() if "float8" not in name and "uint16" not in name}
+OLD = {name: tensor for name, tensor in TENSORS.items() if "float8" not in name}
 
 
 def save(folder, shards, index=None, **others):
@@ -78,7 +75,7 @@ def pickled(folder):
 
 
 def pickled_long_ago(folder):
-    """Before torch 1.6; that format has neither float8 nor uint16."""
+    """Before torch 1.6; that format has no float8."""
     folder.mkdir()
     torch.save(OLD, folder / "x.pt", _use_new_zipfile_serialization=False)
     return folder
@@ -298,7 +295,7 @@ class Evil:
         ("must hold tensors by name", {"model": {"a": torch.ones(2)}}),
         ("out of its folder", {"../x": torch.ones(2)}),
         ("must be keyed by names", {1: torch.ones(2)}),
-        ("must be a dense tensor", {"a": torch.ones(2, 2).to_sparse()}),
+        ("must be a dense tensor|sparse", {"a": torch.ones(2, 2).to_sparse()}),
     ],
 )
 def test_pickled_files_hold_tensors_by_name_and_run_nothing(message, held, tmp_path):
