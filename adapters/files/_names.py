@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_CONTROL = re.compile("[\0-\x1f\x7f]")
+_OUTSIDE = re.compile(r"^(?:[/\\]|[A-Za-z]:[/\\])|(?:^|[/\\])\.\.(?:$|[/\\])")
 _MOST = 120  # characters: a hostile header can hold a name of 100 MB
 
 
@@ -35,12 +37,11 @@ def wrong_name(name: str) -> str:
 
     A tensor's name becomes that of a file or a module sooner or later: one that is a path out of a folder is refused.
     """
-    if name != name.encode(errors="replace").decode():
+    if not name.isascii() and name != name.encode(errors="replace").decode():
         return f"the name {shown(name)} has half of a character alone"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+    if _CONTROL.search(name):
         return f"the name {shown(name)} has a control character"
-    parts = re.split(r"[/\\]", name)
-    if ".." in parts or (len(parts) > 1 and (not parts[0] or re.fullmatch("[A-Za-z]:", parts[0]))):
+    if _OUTSIDE.search(name):
         return f"the name {shown(name)} is a path out of its folder"
     return ""
 
