@@ -29,6 +29,7 @@ except ModuleNotFoundError:  # not on this system: what is left over stays
 
 # A folder that may not be read, or on a file system that cannot flush one: all that can be done has been done.
 _CANNOT_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+_ATTEMPTS = 100  # to make a folder: one has been enough wherever processes swept one another's
 
 
 class Sink:
@@ -75,7 +76,6 @@ def whole_file(path: Any, argument: str = "path") -> Iterator[Sink]:
     try:
         yield Sink(number, target)
         with told(target, "written"):
-            _keep_mode(number, target)
             os.fsync(number)
             os.replace(name, target)
     except BaseException:
@@ -136,12 +136,6 @@ def new_file(path: Path, target: Path | None = None) -> Iterator[Sink]:
         os.close(number)
 
 
-def _keep_mode(number: int, target: Path) -> None:
-    """Give a file the permissions of the one whose place it takes."""
-    with suppress(FileNotFoundError):
-        os.fchmod(number, stat.S_IMODE(os.stat(target).st_mode))
-
-
 # ---- names of their own ----------------------------------------------------------------------------------------------
 
 
@@ -151,13 +145,14 @@ def _prefix(target: Path) -> str:
 
 
 def _made(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make and lock something beside the target; another process may have swept it away before it was locked."""
+    """Make and lock something beside the target, with its permissions if it is there already."""
     while True:
         name = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
         number = make(name)
         try:
             _lock(number, wait=True)
-            if _is_at(name, number):
+            if _is_at(name, number):  # another process may have swept it away before it was locked
+                _keep_mode(number, target)
                 return name, number
         except BaseException:
             os.close(number)
@@ -174,17 +169,28 @@ def _is_at(name: Path, number: int) -> bool:
         return False
 
 
+def _keep_mode(number: int, target: Path) -> None:
+    """Give what is made the permissions of what it takes the place of, before anything is written that they protect."""
+    with suppress(FileNotFoundError):
+        os.fchmod(number, stat.S_IMODE(os.stat(target).st_mode))
+
+
 def _new_file(name: Path) -> int:
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
 
 
 def _new_folder(name: Path) -> int:
-    os.mkdir(name)
-    try:
-        return os.open(name, os.O_RDONLY)
-    except BaseException:
-        os.rmdir(name)
-        raise
+    """A folder has to be made and opened in two steps, between which another process may sweep it away."""
+    for _ in range(_ATTEMPTS):
+        os.mkdir(name)
+        try:
+            return os.open(name, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        except BaseException:
+            _remove(name)
+            raise
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _lock(number: int, *, wait: bool) -> bool:

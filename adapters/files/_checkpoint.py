@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -29,7 +28,14 @@ class Checkpoint(Mapping[str, Tensor]):
         headers: of the safetensors files, by path.
         files: all files, in order.
         index: of the folder, if it has one.
+
+    Attributes:
+        entries: where each tensor of a safetensors file lies, by name.
+        metadata: of each safetensors file, by path.
     """
+
+    entries: dict[str, Entry]
+    metadata: dict[Path, dict[str, str]]
 
     def __init__(
         self,
@@ -39,18 +45,9 @@ class Checkpoint(Mapping[str, Tensor]):
         index: Path | None,
     ) -> None:
         self._readers = readers
-        self.headers: Mapping[Path, Header] = MappingProxyType(headers)
-        self.files, self.index = files, index
-
-    @property
-    def entries(self) -> dict[str, Entry]:
-        """Where each tensor of a safetensors file lies, by name."""
-        return {name: entry for header in self.headers.values() for name, entry in header.entries.items()}
-
-    @property
-    def metadata(self) -> dict[Path, dict[str, str]]:
-        """The metadata of each safetensors file, by path."""
-        return {path: dict(header.metadata) for path, header in self.headers.items()}
+        self.headers, self.files, self.index = headers, files, index
+        self.entries = {name: entry for header in headers.values() for name, entry in header.entries.items()}
+        self.metadata = {path: header.metadata for path, header in headers.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._readers:
@@ -121,6 +118,6 @@ def _found(path: Any) -> Found:
 def _readers(path: Path, headers: dict[Path, Header]) -> dict[str, Callable[[], Tensor]]:
     """What reads each tensor of a file."""
     if path.suffix in _PICKLED:
-        return {name: tensor.detach().clone for name, tensor in unpickled(path).items()}
+        return unpickled(path)
     headers[path] = header = read_header(path)
     return {name: partial(tensor_of, header, entry) for name, entry in header.entries.items()}

@@ -100,11 +100,11 @@ def stamp_of(file: BinaryIO) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def unchanged(header: Header, file: BinaryIO) -> None:
-    """Refuse a file that is not the one whose header was read."""
-    if stamp_of(file) != header.stamp:
+def unchanged(path: Path, stamp: tuple[int, ...], file: BinaryIO) -> None:
+    """Refuse a file that is not the one that was opened first, of which the stamp is."""
+    if stamp_of(file) != stamp:
         raise ValueError(
-            f"`path` must stay as it is while it is read, got {str(header.path)!r} changed since it was opened. "
+            f"`path` must stay as it is while it is read, got {str(path)!r} changed since it was opened. "
             "Call open_checkpoint again."
         )
 

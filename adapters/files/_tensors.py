@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from masklib import _read
 
-from ._header import Entry, Header, opened, read_exactly, unchanged
+from ._header import Entry, Header, opened, read_exactly, stamp_of, unchanged
 from ._names import broken, shown, wrong_name
 
 
@@ -20,9 +22,9 @@ def tensor_of(header: Header, entry: Entry) -> Tensor:
     Raises:
         ValueError: if the file is not what it was when its header was read, or a bool is neither 0 nor 1.
     """
-    data = torch.empty(entry.nbytes, dtype=torch.uint8, device="cpu")
+    data = _room(entry)
     with opened(entry.path) as file:
-        unchanged(header, file)
+        unchanged(entry.path, header.stamp, file)
         file.seek(entry.offset)
         read_exactly(entry.path, file, data.numpy())
     if entry.dtype == torch.bool and entry.numel and int(data.max()) > 1:
@@ -30,17 +32,28 @@ def tensor_of(header: Header, entry: Entry) -> Tensor:
     return data.view(entry.dtype).view(entry.shape) if entry.numel else torch.empty(entry.shape, dtype=entry.dtype)
 
 
-def unpickled(path: Path) -> dict[str, Tensor]:
+def _room(entry: Entry) -> Tensor:
+    """Memory for a tensor's bytes."""
+    try:
+        return torch.empty(entry.nbytes, dtype=torch.uint8, device="cpu")
+    except RuntimeError:
+        raise ValueError(
+            f"{shown(entry.name)} of {str(entry.path)!r} must fit in memory, and has {entry.nbytes} bytes. "
+            "Read a part of the tensors: the mapping is read name by name."
+        ) from None
+
+
+def unpickled(path: Path) -> dict[str, Callable[[], Tensor]]:
     """Open a .bin or .pt file of tensors by name, with `weights_only=True`: no code of the file is run.
 
     Returns:
-        Tensors that lie in the file until they are copied, where its format allows it.
+        What reads each tensor: they lie in the file until then, where its format allows it.
 
     Raises:
         ValueError: if it holds anything else.
     """
-    with opened(path):
-        pass
+    with opened(path) as file:
+        stamp = stamp_of(file)
     try:
         held = _loaded(path)
     except Exception as error:  # of any kind: a file made on purpose leads the unpickler anywhere
@@ -52,7 +65,14 @@ def unpickled(path: Path) -> dict[str, Tensor]:
         if cause := wrong_name(name):
             raise broken(path, cause)
         _read.is_dense(tensor, name, "path")
-    return held
+    return {name: partial(_copied, path, stamp, tensor) for name, tensor in held.items()}
+
+
+def _copied(path: Path, stamp: tuple[int, ...], tensor: Tensor) -> Tensor:
+    """A copy in memory of its own."""
+    with opened(path) as file:
+        unchanged(path, stamp, file)
+    return tensor.detach().clone()
 
 
 def _loaded(path: Path) -> Any:

@@ -57,6 +57,17 @@ def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
 
 
+def test_what_an_old_file_protects_is_never_open_to_others(tmp_path):
+    write(tmp_path / "x", b"old")
+    (tmp_path / "x").chmod(0o600)
+    (tmp_path / "y").mkdir(mode=0o700)
+    with whole_file(tmp_path / "x"), whole_folder(tmp_path / "y"):
+        modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.name.endswith(".tmp")}
+        assert modes == {0o600, 0o700}
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "y").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_a_folder_is_new_or_was_empty(tmp_path, before):
     path = tmp_path / "x"
@@ -275,10 +286,11 @@ def dies_at(point, work):
             left[0] -= 1
             if left[0] == -1 and point % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*args, **options)
-            if left[0] == -1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(*args, **options)
+            finally:
+                if left[0] == -1:
+                    os.kill(os.getpid(), signal.SIGKILL)
         setattr(os, name, call)
     try:
         work()
@@ -362,11 +374,25 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
     assert names(tmp_path) == ["x"]
 
 
-def test_many_at_once(tmp_path):
-    """Four processes that write one target; each sweeps, and none takes a living one's file away."""
-    command = [sys.executable, "-c", LIGHT + OFTEN.replace("10**9", "100"), str(tmp_path / "x")]
+FOLDERS = """
+import sys
+from masklib.adapters.files._atomic import new_file, whole_folder
+for i in range(300):
+    try:
+        with whole_folder(sys.argv[1]) as folder, new_file(folder / "a") as sink:
+            sink.write(b"a")
+            raise KeyError
+    except KeyError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("code", [OFTEN.replace("10**9", "100") + "\n", FOLDERS], ids=["files", "folders"])
+def test_many_at_once(tmp_path, code):
+    """Four processes that write one target; each sweeps, and none takes away what a living one writes."""
+    command = [sys.executable, "-c", LIGHT + code, str(tmp_path / "x")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
     for process in processes:
         _, said = process.communicate()
         assert (process.returncode, said) == (0, b"")
-    assert names(tmp_path) == ["x"]
+    assert names(tmp_path) == ([] if code is FOLDERS else ["x"])

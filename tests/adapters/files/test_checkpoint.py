@@ -167,14 +167,27 @@ def test_nothing_is_read_until_it_is_asked_for(tmp_path, monkeypatch):
     assert read == ["d.ints"]
 
 
-def test_a_file_that_changed_since_is_refused(tmp_path):
-    path = alone(tmp_path / "x")
+@pytest.mark.parametrize("kind", ["safetensors", "pickled"])
+def test_a_file_that_changed_since_is_refused(tmp_path, kind):
+    path = alone(tmp_path / "x") if kind == "safetensors" else pickled(tmp_path / "x") / "pytorch_model.bin"
     checkpoint = open_checkpoint(path)
-    safetensors.torch.save_file(TENSORS, path)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
     with pytest.raises(ValueError, match=r"changed since it was opened. Call open_checkpoint again"):
         checkpoint["a.weight"]
     path.unlink()
     with pytest.raises(FileNotFoundError, match="cannot be read: No such file"):
+        checkpoint["a.weight"]
+
+
+def test_a_tensor_that_is_larger_than_memory_is_said_to_be(tmp_path, monkeypatch):
+    def no_memory(*size, **options):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    checkpoint = open_checkpoint(alone(tmp_path / "x"))
+    monkeypatch.setattr(torch, "empty", no_memory)
+    with pytest.raises(ValueError, match=r"'a.weight' of .* must fit in memory, and has 48 bytes"):
         checkpoint["a.weight"]
 
 
