@@ -100,8 +100,13 @@ def stamp_of(file: BinaryIO) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def unchanged(path: Path, stamp: tuple[int, ...], file: BinaryIO) -> None:
-    """Refuse a file that is not the one that was opened first, of which the stamp is."""
+def unchanged(header: Header, file: BinaryIO) -> None:
+    """Refuse a file that is not the one whose header was read."""
+    same_stamp(header.path, header.stamp, file)
+
+
+def same_stamp(path: Path, stamp: tuple[int, ...], file: BinaryIO) -> None:
+    """Refuse a file that is not the one that had this stamp."""
     if stamp_of(file) != stamp:
         raise ValueError(
             f"`path` must stay as it is while it is read, got {str(path)!r} changed since it was opened. "

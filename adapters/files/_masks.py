@@ -92,7 +92,7 @@ def load_masks(path: Any) -> MaskFile:
     facts, steps = _read_metadata(header)
     masks = {}
     with opened(where) as file:
-        unchanged(where, header.stamp, file)
+        unchanged(header, file)
         for name, entry in header.entries.items():
             data = np.empty(entry.shape, np.uint8)
             file.seek(entry.offset)

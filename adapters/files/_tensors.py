@@ -12,7 +12,7 @@ from torch import Tensor
 
 from masklib import _read
 
-from ._header import Entry, Header, opened, read_exactly, stamp_of, unchanged
+from ._header import Entry, Header, opened, read_exactly, same_stamp, stamp_of, unchanged
 from ._names import broken, shown, wrong_name
 
 
@@ -24,7 +24,7 @@ def tensor_of(header: Header, entry: Entry) -> Tensor:
     """
     data = _room(entry)
     with opened(entry.path) as file:
-        unchanged(entry.path, header.stamp, file)
+        unchanged(header, file)
         file.seek(entry.offset)
         read_exactly(entry.path, file, data.numpy())
     if entry.dtype == torch.bool and entry.numel and int(data.max()) > 1:
@@ -71,7 +71,7 @@ def unpickled(path: Path) -> dict[str, Callable[[], Tensor]]:
 def _copied(path: Path, stamp: tuple[int, ...], tensor: Tensor) -> Tensor:
     """A copy in memory of its own."""
     with opened(path) as file:
-        unchanged(path, stamp, file)
+        same_stamp(path, stamp, file)
     return tensor.detach().clone()
 
 

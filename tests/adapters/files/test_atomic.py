@@ -168,6 +168,30 @@ def test_a_limit_of_the_system_itself(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+def test_all_is_flushed_before_it_is_renamed_and_the_folder_around_it_after(tmp_path, monkeypatch):
+    """Without the first a power cut leaves an empty file under the new name, without the second the old name."""
+    calls = []
+    for call in ("fsync", "replace", "rename"):
+
+        def logged(first, *rest, call=call, real=getattr(os, call)):
+            path = os.readlink(f"/proc/self/fd/{first}") if call == "fsync" else str(first)
+            calls.append((call, "around" if path == str(tmp_path) else Path(path).name))
+            return real(first, *rest)
+
+        monkeypatch.setattr(os, call, logged)
+    write(tmp_path / "x")
+    name = calls[0][1]
+    assert calls == [("fsync", name), ("replace", name), ("fsync", "around")]
+    calls.clear()
+    with whole_folder(tmp_path / "y") as folder:
+        (folder / "inside").mkdir()
+        for file in ("a", "inside/b"):
+            (folder / file).write_bytes(b"new")
+    flushed = {("fsync", name) for name in ("a", "b", "inside", folder.name)}
+    assert {*calls[:-2]} == flushed
+    assert calls[-2:] == [("rename", folder.name), ("fsync", "around")]
+
+
 # ---- targets ---------------------------------------------------------------------------------------------------------
 
 
