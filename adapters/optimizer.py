@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,6 +13,7 @@ from ._module import state
 from ._module.held import forget, watch
 from ._module.parametrized import masked_parts, originals
 from ._module.sites import dotted, known_names, plain_names, pruned_names
+from ._module.stepping import after_steps, owned, same_shape, unwrapped, zero_dead
 from ._module.values import a_module, checked_mask, zero_one
 
 __all__ = ["Handle", "keep_zero"]
@@ -54,23 +54,19 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
     >>> int((layer.weight_orig == 0).sum())
     3
     """
-    if not hasattr(optimizer, "register_step_post_hook"):
-        raise TypeError(
-            f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}. "
-            "For example torch.optim.AdamW(model.parameters())."
-        )
+    optimizer = unwrapped(optimizer)
     handle = Handle(a_module(module))
     given = None if masks is None else _given(module, masks)
     _refuse_strangers(optimizer, _masked(module) if given is None else given, all_of_them=masks is not None)
 
-    def hold(*_: Any) -> None:
-        owned = _owned(optimizer)
+    def hold() -> None:
+        known = owned(optimizer)
         for _name, param, mask in _held(module, handle.number) if given is None else given:
-            if id(param) in owned:
-                _zero(optimizer, param, ~mask)
+            if id(param) in known:
+                zero_dead([param, *same_shape(optimizer, param)], mask)
 
     hold()
-    handle.hook = optimizer.register_step_post_hook(hold)
+    handle.hook = after_steps(optimizer, hold)
     return handle
 
 
@@ -125,19 +121,7 @@ def _held(module: nn.Module, watcher: int) -> Entries:
 def _refuse_strangers(optimizer: Optimizer, entries: Entries, *, all_of_them: bool) -> None:
     if not entries:
         raise ValueError("`module` has no pruned parameter: prune it first, or pass masks={name: mask}.")
-    owned = _owned(optimizer)
-    strangers = [name for name, param, _ in entries if id(param) not in owned]
+    known = owned(optimizer)
+    strangers = [name for name, param, _ in entries if id(param) not in known]
     if strangers and (all_of_them or len(strangers) == len(entries)):
         raise ValueError(f"`optimizer` does not hold {strangers}. Make it from module.parameters().")
-
-
-def _owned(optimizer: Optimizer) -> set[int]:
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-@torch.no_grad()
-def _zero(optimizer: Optimizer, param: Tensor, dead: Tensor) -> None:
-    state = optimizer.state.get(param, {}).values() if param.dim() else ()
-    for value in (param, *state):
-        if isinstance(value, Tensor) and value.shape == param.shape:
-            value.masked_fill_(dead.to(value.device), 0)

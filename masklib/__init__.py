@@ -7,6 +7,7 @@ compete (pools); an amount says how many go; a mask is the answer: bool, True = 
 from masklib import budgets as budgets
 from masklib import schedules as schedules
 from masklib import scores as scores
+from masklib import updates as updates
 from masklib._version import __version__ as __version__
 from masklib.algebra import complement as complement
 from masklib.algebra import count as count

@@ -16,10 +16,12 @@ import masklib
 import masklib.adapters
 import masklib.adapters.files
 import masklib.adapters.prune
+import masklib.adapters.training
 import masklib.testing
 
-CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
-PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, masklib.adapters, masklib.adapters.files]
+CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection, masklib.updates]
+ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.training]
+PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"
     for package in PACKAGES
@@ -30,7 +32,7 @@ PUBLIC = {
     **{f"masklib.{n}": v for n, v in vars(masklib).items() if not n.startswith("_") and callable(v)},
     **{
         f"masklib.{space.__name__.split('.')[1]}.{n}": v
-        for space in (masklib.scores, masklib.budgets, masklib.schedules)
+        for space in (masklib.scores, masklib.budgets, masklib.schedules, masklib.updates)
         for n, v in vars(space).items()
         if inspect.isfunction(v) and not n.startswith("_") and v.__module__.startswith(space.__name__)
     },

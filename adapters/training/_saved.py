@@ -1,0 +1,88 @@
+"""The state of a pruning as tensors and numbers, and what of it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from masklib import _read
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def everything(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, by name."""
+    return {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
+
+
+def state_dict(pruning: Any) -> dict[str, Any]:
+    """All that a run goes on from; the same keys at every step, so that it can be loaded in place."""
+    leaves, _ = _evidence(pruning)
+    groups = {"masks": pruning.masks, "values": pruning._values, "first": pruning._first}
+    return {
+        "step": pruning.step,
+        "observed": pruning._seen is not None,
+        **{key: {n: t.detach().clone() for n, t in group.items()} for key, group in groups.items()},
+        "evidence": {str(i): leaf.detach().clone() for i, leaf in enumerate(leaves)},
+    }
+
+
+def _evidence(pruning: Any) -> tuple[list[Tensor], Any]:
+    """What `observe` has gathered as a list of tensors, and its form; zeros before the first step."""
+    if pruning.update.observe is None:
+        return [], None
+    if pruning._seen is not None:
+        return tree_flatten(pruning._seen)
+    params = pruning._detached()
+    leaves, form = tree_flatten(
+        pruning.update.observe(None, params, {n: torch.zeros_like(p) for n, p in params.items()})
+    )
+    return [torch.zeros_like(leaf) for leaf in leaves], form
+
+
+def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
+    """Read a state that fits the pruning: keys, names, shapes and dtypes."""
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"`state` must be what state_dict() gave, got {type(state).__name__}. Pass checkpoint['pruning'], say."
+        )
+    expected = state_dict(pruning)
+    _read.same_names(state, expected, "state", "state_dict()")
+    for key in ("masks", "values", "first", "evidence"):
+        _refuse_others(state[key], expected[key], key)
+    _read.integer(state["step"], "step", "step=100")
+    return state
+
+
+def _refuse_others(tensors: Any, expected: Mapping[str, Tensor], key: str) -> None:
+    """Refuse tensors that are not of the names, shapes and dtypes of these."""
+    if missing := sorted(set(tensors) ^ set(expected)):
+        raise ValueError(
+            f"`state` does not fit: its {key!r} and those of this pruning differ by {missing}. Attach the same update "
+            "with the same names and the same `hold`."
+        )
+    for name, tensor in expected.items():
+        where = f"{key!r} of {name!r} in `state`"
+        _read.is_dense(tensors[name], name, "state")
+        _read.same_shape(tensors[name], tensor, where, "that of this pruning")
+        if (tensors[name].dtype == torch.bool) != (tensor.dtype == torch.bool):
+            raise TypeError(f"{where} must be {tensor.dtype}, got {tensors[name].dtype}.")
+
+
+def restore(pruning: Any, state: Mapping[str, Any]) -> None:
+    """Bring a checked state in."""
+    pruning.step = int(state["step"])
+    pruning._take(state["masks"])
+    for mine, saved in ((pruning._values, state["values"]), (pruning._first, state["first"])):
+        for name, tensor in mine.items():
+            mine[name] = torch.empty_like(tensor).copy_(saved[name])
+    leaves, form = _evidence(pruning)
+    copies = [torch.empty_like(leaf).copy_(state["evidence"][str(i)]) for i, leaf in enumerate(leaves)]
+    pruning._seen = tree_unflatten(copies, form) if state["observed"] else None
