@@ -30,12 +30,12 @@ def state_dict(pruning: Any) -> dict[str, Any]:
         "step": pruning.step,
         "observed": pruning._seen is not None,
         **{key: {n: t.detach().clone() for n, t in group.items()} for key, group in groups.items()},
-        "evidence": {str(i): leaf.detach().clone() for i, leaf in enumerate(leaves)},
+        "evidence": {str(i): torch.as_tensor(leaf).detach().clone() for i, leaf in enumerate(leaves)},
     }
 
 
-def _evidence(pruning: Any) -> tuple[list[Tensor], Any]:
-    """What `observe` has gathered as a list of tensors, and its form; zeros before the first step."""
+def _evidence(pruning: Any) -> tuple[list[Any], Any]:
+    """What `observe` has gathered as a list of tensors and numbers, and its form; before the first step, any."""
     if pruning.update.observe is None:
         return [], None
     if pruning._seen is not None:
@@ -44,7 +44,7 @@ def _evidence(pruning: Any) -> tuple[list[Tensor], Any]:
     leaves, form = tree_flatten(
         pruning.update.observe(None, params, {n: torch.zeros_like(p) for n, p in params.items()})
     )
-    return [torch.zeros_like(leaf) for leaf in leaves], form
+    return leaves, form
 
 
 def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
@@ -84,5 +84,10 @@ def restore(pruning: Any, state: Mapping[str, Any]) -> None:
         for name, tensor in mine.items():
             mine[name] = torch.empty_like(tensor).copy_(saved[name])
     leaves, form = _evidence(pruning)
-    copies = [torch.empty_like(leaf).copy_(state["evidence"][str(i)]) for i, leaf in enumerate(leaves)]
+    copies = [_like(leaf, state["evidence"][str(i)]) for i, leaf in enumerate(leaves)]
     pruning._seen = tree_unflatten(copies, form) if state["observed"] else None
+
+
+def _like(leaf: Any, saved: Tensor) -> Any:
+    """A saved tensor or number, where and as the leaf is."""
+    return torch.empty_like(leaf).copy_(saved) if isinstance(leaf, Tensor) else saved.item()

@@ -106,14 +106,14 @@ def test_lbfgs_moves_only_what_lives(name, search):
 
     def closure():
         optimizer.zero_grad()
-        at_evaluation.append(max(float(p[~pruning.masks[n]].abs().sum()) for n, p in params(pruning)))
+        at_evaluation.append(max(float(p.detach()[~pruning.masks[n]].abs().sum()) for n, p in params(pruning)))
         loss = loss_of(model(batch(0)))
         loss.backward()
         return loss
 
-    first = float(closure())
+    first = closure().item()
     for _ in range(STEPS):
-        last = float(optimizer.step(closure))
+        last = optimizer.step(closure).item()
     assert last < first
     assert pruning.step == STEPS
     assert max(at_evaluation[: 4 if name == "gradual" else None]) == 0  # directions keep to what lives
@@ -185,7 +185,7 @@ def _rank(rank, port, path):
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes that import torch
 def test_ranks_of_ddp_agree(tmp_path):
     import socket
 
