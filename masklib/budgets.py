@@ -157,7 +157,7 @@ def kept(params: Params, sparsities: Mapping[str, float], *, groups: Any = _ELEM
     dead = {n: _read.share(sparsities[n], f"sparsities[{n!r}]") * sizes[n] for n in sizes}
     alive = {n: sizes[n] - dead[n] for n in sizes}
     counts = {n: math.floor(alive[n]) for n in sizes}
-    missing = sum(sizes.values()) - round(math.fsum(dead.values())) - sum(counts.values())
+    missing = sum(sizes.values()) - round(math.fsum(list(dead.values()))) - sum(counts.values())
     for n in sorted(sizes, key=lambda n: (counts[n] - alive[n], n))[:missing]:
         counts[n] += 1
     return counts

@@ -388,6 +388,37 @@ BAD = [
     (TypeError, "`params` must be a torch.Tensor", lambda: ml.dense(None)),
     (TypeError, "`params` of 'w' must be a torch.Tensor", lambda: ml.dense({"w": 1})),
     (ValueError, "`b` must have exactly the names of `a`", lambda: ml.overlap({"a": S > 1}, {"b": S > 1})),
+    (TypeError, "`masks` must be callable, got 3", lambda: ml.updates.Update(3)),
+    (TypeError, "`due` must be callable, got 3", lambda: ml.updates.Update(ml.identity, 3)),
+    (TypeError, "`method` must be callable, got 'l1'", lambda: ml.updates.static("l1")),
+    (TypeError, "`schedule` must be callable, got 0.9", lambda: ml.updates.gradual(ml.l1_unstructured, 0.9)),
+    (TypeError, "`score` must be callable", lambda: ml.updates.gradual(ml.identity, lambda step: 0.5, score=S)),
+    (TypeError, "`budget` must be callable", lambda: ml.updates.gradual(ml.identity, lambda step: 0.5, budget="erk")),
+    (
+        ValueError,
+        "`rewind` must be at least 0 steps",
+        lambda: ml.updates.lottery(ml.identity, lambda s: 0.5, rewind=-1),
+    ),
+    (
+        ValueError,
+        "`stop` must be after `start`",
+        lambda: ml.updates.ac_dc(sparsity=0.5, sparse=1, dense=1, start=5, stop=5),
+    ),
+    (
+        ValueError,
+        "`sparse` must be at least 1 steps, got 0",
+        lambda: ml.updates.ac_dc(sparsity=0.5, sparse=0, dense=1, stop=5),
+    ),
+    (
+        ValueError,
+        "`sparsity` must be a number in [0, 1], got 90",
+        lambda: ml.updates.rigl(sparsity=90, every=1, stop=5),
+    ),
+    (ValueError, "`every` must be at least 1", lambda: ml.updates.rigl(sparsity=0.9, every=0, stop=5)),
+    (TypeError, "`budget` must be callable", lambda: ml.updates.set_(sparsity=0.9, every=2, budget=0.5)),
+    (TypeError, "`key` must be an int", lambda: ml.updates.set_(sparsity=0.9, every=2, key=0.5)),
+    (TypeError, "`decay` must be a number, got '1'", lambda: ml.updates.sr_ste(keep=2, of=4, decay="1")),
+    (TypeError, "`masks` must be bool", lambda: ml.updates.decayed(S, S, S, 0.5)),
 ]
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 def unwrapped(optimizer: Any) -> Optimizer:
     """The optimizer that steps: accelerate and Lightning wrap it in one without hooks."""
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+    while hasattr(optimizer, "param_groups") and isinstance(getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = optimizer.optimizer
     if not hasattr(optimizer, "register_step_post_hook"):
         raise TypeError(

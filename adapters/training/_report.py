@@ -38,6 +38,6 @@ def report(step: int, model: nn.Module, masks: Mapping[str, Tensor]) -> Report:
     """Count what lives, and name what has no mask."""
     kept = {name: (int(alive), masks[name].numel()) for name, alive in algebra.count(masks, per_name=True).items()}
     sparsity = float(algebra.sparsity(masks))
-    reasons = skipped(model)
-    others = {name: reasons.get(name, "not chosen") for name, _ in model.named_parameters() if name not in masks}
+    reasons = {name: "not chosen" for name, _ in model.named_parameters()} | skipped(model)
+    others = {name: why for name, why in reasons.items() if name not in masks}
     return Report(step, sparsity, kept, others)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import each
+from masklib.budgets import kept
 from masklib.history import layerwise
 from masklib.scores import magnitude
 
@@ -84,10 +85,10 @@ def ranked(score: Callable[[Any, Any], Any] | None, params: Any, evidence: Any) 
 
 
 def shared_out(method: Any, budget: Any, params: Any, sparsity: Any) -> tuple[Any, dict[str, Any]]:
-    """A method and its number: one sparsity for the pool, or by name as a budget shares it out."""
+    """A method and its number: one sparsity for the pool, or how many each tensor keeps as a budget shares it out."""
     if budget is None:
         return method, {"sparsity": sparsity}
-    return layerwise(method), {"sparsity": budget(params, sparsity)}
+    return layerwise(method), {"keep": kept(params, budget(params, sparsity))}
 
 
 def a_step(value: Any, argument: str, least: int) -> int:

@@ -26,6 +26,7 @@ SURFACE = {
     "checkpoint": {"load_pruned", "to_dense", "to_pruned"},
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "load_masks", "open_checkpoint", "save_masks", "sparse_size"},
+    "training": {"Pruning", "Report", "attach", "freeze", "zero"},
 }
 
 
