@@ -28,6 +28,7 @@ BY_NAME: dict[str, torch.dtype | None] = {
     "U64": torch.uint64,
 }
 NAME = {dtype: name for name, dtype in BY_NAME.items() if dtype is not None}
+_SHARE_BYTES = ("F4", "F6_E2M3", "F6_E3M2")
 RANK = {name: rank for rank, name in enumerate(BY_NAME)}
 
 
@@ -40,6 +41,8 @@ def dtype_of(name: str) -> torch.dtype:
     dtype = BY_NAME.get(name)
     if dtype is not None:
         return dtype
+    if name in _SHARE_BYTES:
+        raise ValueError(f"numbers of {name} share bytes, so that none of them can be read or zeroed alone")
     if name in BY_NAME:
         raise ValueError(f"torch {torch.__version__} does not have the dtype {name!r}")
     raise ValueError(f"{name!r} is no dtype; known are {', '.join(BY_NAME)}")

@@ -26,6 +26,7 @@ def history_told(history: Any) -> tuple[Told, ...]:
 
     Raises:
         TypeError: if it is no sequence of these.
+        ValueError: if a step holds itself.
 
     >>> history_told([partial(masklib.layerwise(masklib.l1_unstructured), amount=0.2)])
     ({'method': 'layerwise(l1_unstructured)', 'with': {'amount': 0.2}},)
@@ -37,7 +38,10 @@ def history_told(history: Any) -> tuple[Told, ...]:
             f"`history` must be a sequence of steps, got {shown(history)}. "
             "For example [partial(l1_unstructured, amount=0.2)]."
         )
-    return tuple(_step(index, step) for index, step in enumerate(history))
+    try:
+        return tuple(_step(index, step) for index, step in enumerate(history))
+    except RecursionError:
+        raise ValueError("`history` must have an end, got a step that holds itself. Pass its numbers alone.") from None
 
 
 def is_told(value: Any) -> bool:

@@ -65,6 +65,11 @@ BAD = {
     "info lacks": (file_of({"w": {"dtype": "F32", "shape": []}}), "must have a dtype, a shape"),
     "info has more": (file_of(one(more=1), EIGHT), "must have a dtype, a shape"),
     "an unknown dtype": (file_of(one("F33"), EIGHT), "'F33' is no dtype"),
+    "half a byte": (file_of(one("F4", [16]), EIGHT), "numbers of F4 share bytes"),
+    "minus zero": (
+        file_of('{"w":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'),
+        "the safetensors library refuses it",
+    ),
     "small letters": (file_of(one("f32"), EIGHT), "'f32' is no dtype"),
     "a dtype that is a number": (file_of(one(32), EIGHT), "must be text, got 32"),
     "a dtype that is a list": (file_of(one(["F32"]), EIGHT), "must be text"),

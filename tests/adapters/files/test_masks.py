@@ -251,6 +251,8 @@ class DTensor(torch.Tensor):
     """What is told by its name, so that nobody loads its module for the question."""
 
 
+ITSELF: list = []
+ITSELF.append(ITSELF)
 BAD = [
     (TypeError, "`masks` must be a mapping of tensors by name", {"masks": torch.ones(2).bool()}),
     (TypeError, "`masks` of 'w' must be bool", {"masks": {"w": torch.ones(2)}}),
@@ -270,6 +272,7 @@ BAD = [
     (TypeError, "`history` must be a sequence of steps", {"history": "l1"}),
     (TypeError, r"`history\[0\]` must be a step", {"history": ["l1"]}),
     (TypeError, r"`history\[1\]` must be a step", {"history": [STEP, {"method": "l1"}]}),
+    (ValueError, "`history` must have an end", {"history": [partial(ml.identity, a=ITSELF)]}),
     (TypeError, "`path` must be a path", {"path": 3}),
     (ValueError, "which is a folder", {"path": "."}),
 ]
