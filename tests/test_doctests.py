@@ -16,11 +16,12 @@ import masklib
 import masklib.adapters
 import masklib.adapters.files
 import masklib.adapters.prune
+import masklib.adapters.structural
 import masklib.adapters.training
 import masklib.testing
 
 CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection, masklib.updates]
-ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.training]
+ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.structural, masklib.adapters.training]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"

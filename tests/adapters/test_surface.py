@@ -27,6 +27,7 @@ SURFACE = {
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "load_masks", "open_checkpoint", "save_masks", "sparse_size"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
+    "structural": {"Dim", "Fixed", "Set", "Structure", "shrink", "structure"},
 }
 
 

@@ -1,0 +1,131 @@
+"""The graph of a model, as `torch.export` captures it, without touching the model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ._walk import Act, Rule, Walk, acts, fixed, walk_graph
+
+
+class Captured(NamedTuple):
+    """An exported program and the tensors that its placeholders are.
+
+    Args:
+        program: of `torch.export.export`.
+        owners: for each placeholder that is a parameter or buffer, its first name in the model; for others None.
+        held: tensors of modules that cannot be cut whatever the graph says, with the reason.
+    """
+
+    program: Any
+    owners: list[str | None]
+    held: dict[str, str]
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares all tensors, in eval mode, with caches off."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, shared).eval()
+    for module in copied.modules():
+        held: list[Any] = [getattr(module, name, None) for name in ("config", "generation_config")]
+        for each in held:
+            if hasattr(each, "use_cache"):
+                each.use_cache = False
+    return copied
+
+
+def call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as positional and keyword arguments."""
+    if isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    raise TypeError(
+        f"`example_inputs` must be a tuple of arguments or a dict of keyword arguments, got {type(inputs).__name__}. "
+        "For one tensor x, pass (x,)."
+    )
+
+
+def capture(model: nn.Module, inputs: Any) -> Captured:
+    """Export a twin of the model; parameters and buffers by their first names."""
+    args, kwargs = call(inputs)
+    hosts = twin(model)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+        try:
+            program = torch.export.export(hosts, args, kwargs, strict=False)
+        except Exception as error:
+            raise ValueError(
+                f"`model` cannot be captured by torch.export with these `example_inputs`: {_first(error)} "
+                "Pass inputs that model(*example_inputs), or model(**example_inputs), takes."
+            ) from error
+    first = first_names(hosts)
+    owners = [
+        first.get(str(spec.target)) if spec.kind.name in ("PARAMETER", "BUFFER") else None
+        for spec in program.graph_signature.input_specs
+    ]
+    return Captured(program, owners, _held(hosts, first))
+
+
+def _held(model: nn.Module, first: Mapping[str, str]) -> dict[str, str]:
+    """Tensors of modules that have one number for sizes which a cut would make differ."""
+    found = {}
+    for path, module in model.named_modules():
+        for name in [n for n, _ in module.named_parameters()] if isinstance(module, nn.MultiheadAttention) else ():
+            found[first[f"{path}.{name}" if path else name]] = (
+                f"nn.MultiheadAttention in {path or 'the model'} demands that inputs and heads have one size"
+            )
+    return found
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."
+
+
+def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers, under all their names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """The first name of each tensor, by all its names: tied tensors are one."""
+    seen: dict[Any, str] = {}
+    return {name: seen.setdefault(id(tensor), name) for name, tensor in tensors(model)}
+
+
+def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Rule], choices: Mapping[str, int]) -> Any:
+    """Walk through a captured graph: the walk, and the labels of each parameter and buffer."""
+    walk = Walk(choices)
+    known = {n: Act(tuple(walk.labels.fresh(k) for k in shape), True) for n, (shape, live) in shapes.items() if live}
+    graph = captured.program.graph
+    holes = [node for node in graph.nodes if node.op == "placeholder"]
+    values = {}
+    for node, owner in zip(holes, captured.owners):
+        value = node.meta.get("val")
+        values[node] = known.get(owner or "", Act(fixed(value.shape)) if isinstance(value, Tensor) else value)
+    for act in acts(walk_graph(walk, graph, values, rules)):
+        for array in act.dims:
+            walk.labels.fix(array, "the model returns it")
+    used = {owner for node, owner in zip(holes, captured.owners) if node.users}
+    for name, act in known.items():
+        unused = None if name in used else "the model does not use it with these inputs"
+        why = captured.held.get(name, unused)
+        for array in act.dims if why else ():
+            walk.labels.fix(array, str(why))
+    return walk, known
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No gradients and no warnings of what is run only to look at it."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,166 @@
+"""Rules of whole layers: convolutions, norms, pooling, attention, recurrence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ._labels import Array
+from ._plain import aligned, pointwise, refuse
+from ._walk import Act, Rule, Walk, fixed, made_of
+
+
+def conv(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    """Channels in contract; with groups, whole groups go."""
+    return _conv(walk, a, out, a.weight.dims[0], a.weight.dims[1], False)
+
+
+def conv_transpose(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    return _conv(walk, a, out, a.weight.dims[1], a.weight.dims[0], True)
+
+
+def convolution(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    return (conv_transpose if a.transposed else conv)(walk, a, out)
+
+
+def _conv(walk: Walk, a: SimpleNamespace, out: Any, outs: Array, ins: Array, transposed: bool) -> Act:
+    spatial = len(a.weight.dims) - 2
+    for kernel in a.weight.dims[2:]:
+        walk.fix(kernel, "has it as the size of its kernel")
+    for dim in a.input.dims[-spatial:]:
+        walk.fix(dim, "slides along it")
+    given = a.input.dims[-spatial - 1]
+    if a.groups > 1:
+        outs = _grouped(walk, a.groups, given, outs, ins, transposed)
+    else:
+        walk.unite(given, ins)
+    if a.bias is not None:
+        walk.unite(outs, a.bias.dims[0])
+    return Act((*a.input.dims[: -spatial - 1], outs, *fixed(out.shape[-spatial:])))
+
+
+def _grouped(walk: Walk, groups: int, given: Array, outs: Array, ins: Array, transposed: bool) -> Array:
+    """Whole groups: all channels of a group go together, and the dim of the weight that is within a group stays."""
+    within, across = (outs, ins) if transposed else (ins, outs)
+    walk.fix(within, "has it within each group")
+    entering, heads = given.reshape(groups, -1), across.reshape(groups, -1)
+    walk.unite(*entering.T, *heads.T)
+    walk.size(heads[:, 0], name="groups")
+    return np.repeat(heads[:, 0], len(outs)) if transposed else across
+
+
+def batch_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
+    """Each channel by itself."""
+    channels = 1 if len(a.input.dims) > 1 else 0
+    walk.unite(a.input.dims[channels], *(x.dims[0] for x in a.all[1:] if len(x.dims) == 1))
+    return made_of(out, lambda t: a.input if len(t.shape) == len(a.input.dims) else Act(fixed(t.shape)))
+
+
+def layer_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
+    """Mean and variance are taken over the last dims."""
+    act = a.all[0]
+    for back in range(1, len(a.normalized_shape) + 1):
+        walk.fix(act.dims[-back], "takes the mean over it, so that what is left would change")
+    return pointwise(walk, a, out)
+
+
+def group_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    """Whole groups of channels."""
+    count = getattr(a, "num_groups", None) or a.group
+    channels = a.input.dims[1]
+    walk.unite(channels, *(x.dims[0] for x in a.all[1:]))
+    for dim in a.input.dims[2:]:
+        walk.fix(dim, "takes the mean over it")
+    grid = channels.reshape(count, -1)
+    walk.unite(*grid.T)
+    if count == 1:
+        walk.fix(channels, "takes the mean over it, so that what is left would change")
+    walk.size(grid[:, 0], name="num_groups")
+    return Act(a.input.dims)
+
+
+def spatial(count: int) -> Rule:
+    """Pooling, padding and resizing of the last dims."""
+
+    def rule(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
+        act = a.all[0]
+        first = out[0] if isinstance(out, (list, tuple)) else out
+        over = [d for d in range(len(act.dims)) if d >= len(act.dims) - count or len(act.dims[d]) != first.shape[d]]
+        for d in over:
+            walk.fix(act.dims[d], "slides along it")
+        dims = [np.zeros(int(n), np.int64) if d in over else act.dims[d] for d, n in enumerate(first.shape)]
+        return made_of(out, lambda t: Act(tuple(dims)))
+
+    return rule
+
+
+def attention(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    """Heads go with the keys and values that they look at; what is summed over within a head is fixed."""
+    q, k, v = a.query, a.key, a.value
+    walk.fix(q.dims[-1], "sums over it within each head")
+    walk.fix(k.dims[-1], "sums over it within each head")
+    walk.fix(v.dims[-2], "goes along it")
+    walk.unite(k.dims[-2], v.dims[-2])
+    batch = list(q.dims[:-2])
+    for d in range(len(batch)):
+        for other in (k.dims[d], v.dims[d]):
+            times = len(batch[d]) // len(other)
+            if len(other) > 1:
+                walk.unite(batch[d], np.repeat(other, times))
+    mask = getattr(a, "attn_mask", None)
+    if isinstance(mask, Act):
+        scores = Act((*batch, q.dims[-2], k.dims[-2]))
+        aligned(walk, [scores, mask], scores.shape)
+    return Act((*batch, q.dims[-2], v.dims[-1]))
+
+
+def recurrent(gates: int) -> Rule:
+    """LSTM, GRU and RNN: one number of hidden units for all layers and directions, each with its gates."""
+
+    def rule(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
+        if not isinstance(a.params, list) or not hasattr(a, "num_layers"):
+            return refuse(walk, a, out, "has packed inputs, which structure() does not know")
+        ways, each = 2 if a.bidirectional else 1, 4 if a.has_biases else 2
+        if len(a.params) != ways * each * a.num_layers:
+            return refuse(walk, a, out, "has projections, which structure() does not know")
+        cells = [a.params[i : i + each] for i in range(0, len(a.params), each)]
+        hidden = cells[0][1].dims[1]
+        entering = a.input.dims[-1]
+        for number, cell in enumerate(cells):
+            walk.unite(hidden, cell[1].dims[1], why=walk.at)
+            for tensor in cell:
+                walk.unite(np.tile(hidden, gates), tensor.dims[0])
+            walk.unite(entering if number < ways else np.tile(hidden, ways), cell[0].dims[1])
+        states = a.hx if isinstance(a.hx, list) else [a.hx]
+        for state in states:
+            walk.unite(hidden, state.dims[-1])
+        return [Act((*a.input.dims[:-1], np.tile(hidden, ways))), *(Act((*s.dims[:-1], hidden)) for s in states)]
+
+    return rule
+
+
+_POOLS = "max_pool avg_pool adaptive_avg_pool adaptive_max_pool upsample_nearest _upsample_nearest_exact lp_pool"
+RULES: dict[str, Rule] = {
+    **{f"conv{n}d": conv for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": conv_transpose for n in (1, 2, 3)},
+    **{f"{name}{n}d": spatial(n) for name in _POOLS.split() for n in (1, 2, 3)},
+    **{f"{kind}_pad{n}d": spatial(n) for kind in ("reflection", "replication") for n in (1, 2, 3)},
+    **{
+        f"upsample_{kind}": spatial(n)
+        for kind, n in [("linear1d", 1), ("bilinear2d", 2), ("bicubic2d", 2), ("trilinear3d", 3)]
+    },
+    **{f"max_pool{n}d_with_indices": spatial(n) for n in (2, 3)},
+    **dict.fromkeys(["batch_norm", "_native_batch_norm_legit", "native_batch_norm", "instance_norm"], batch_norm),
+    **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], layer_norm),
+    "convolution": convolution,
+    "group_norm": group_norm,
+    "pad": spatial(0),
+    "constant_pad_nd": spatial(0),
+    "scaled_dot_product_attention": attention,
+    "lstm": recurrent(4),
+    "gru": recurrent(3),
+    "rnn_tanh": recurrent(1),
+    "rnn_relu": recurrent(1),
+}

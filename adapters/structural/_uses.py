@@ -1,0 +1,84 @@
+"""Which attribute of which module a size in the graph comes from: the model is run once with numbers that tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from ._capture import call, quiet, twin
+
+# By module, operator, and the how-manieth call of it there: the attribute at each place of the sizes.
+Uses = dict[tuple[str, str, int], dict[int, str]]
+
+LAYERS = ("Linear", "Conv1D", "Embedding", "_NormBase", "GroupNorm", "PReLU", "RNNBase", "Bilinear", "_ConvNd")
+
+
+class Told(int):
+    """A number that tells which attribute it is; what is computed from it is a plain number."""
+
+    name: str
+
+
+class _Watch(TorchFunctionMode):
+    """Note where attributes arrive as sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = [""]
+        self.calls: dict[tuple[str, str], int] = {}
+        self.uses: Uses = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        key = self.path[-1], getattr(func, "__name__", "")
+        nth = self.calls[key] = self.calls.get(key, 0) + 1
+        sizes = [x for x in pytree.tree_leaves((args, kwargs or {})) if not isinstance(x, Tensor)]
+        for place, size in enumerate(sizes):
+            if isinstance(size, Told):
+                self.uses.setdefault((*key, nth), {})[place] = size.name
+        return func(*args, **(kwargs or {}))
+
+
+def own_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """The whole numbers of a module whose code is not torch's own layer."""
+    if not any(kind.__name__ in LAYERS for kind in type(module).__mro__):
+        yield from ((name, value) for name, value in vars(module).items() if type(value) is int and value > 1)
+
+
+def uses_of(model: nn.Module, inputs: Any) -> Uses:
+    """Run a twin of the model whose numbers tell where they come from."""
+    hosts, watch = twin(model), _Watch()
+    for path, module in hosts.named_modules():
+        for name, value in list(own_numbers(module)):
+            told = Told(value)
+            told.name = name
+            setattr(module, name, told)
+        _follow(module, path, watch.path)
+    args, kwargs = call(inputs)
+    with quiet(), watch:
+        hosts(*args, **kwargs)
+    return watch.uses
+
+
+def _follow(module: nn.Module, path: str, stack: list[str]) -> None:
+    """Let the stack say whose code runs."""
+    forward = module.forward
+
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        with _inside(stack, path):
+            return forward(*args, **kwargs)
+
+    module.forward = followed
+
+
+@contextmanager
+def _inside(stack: list[str], path: str) -> Iterator[None]:
+    stack.append(path)
+    try:
+        yield
+    finally:
+        stack.pop()

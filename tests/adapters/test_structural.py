@@ -1,0 +1,335 @@
+"""What is cut together, and that the smaller model computes what the masked one does."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+import zoo
+from torch import nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+import masklib as ml
+from masklib.adapters.structural import shrink, structure
+
+pytestmark = pytest.mark.filterwarnings("ignore:the config of")
+NAMES = [*zoo.PLAIN, *zoo.LANGUAGE]
+
+
+@cache
+def found(name):
+    model, inputs = zoo.build(name)
+    return model, inputs, structure(model, inputs)
+
+
+def arguments(inputs):
+    return ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+
+
+def outputs(model, inputs, params=None):
+    args, kwargs = arguments(inputs)
+    kwargs = kwargs | ({"use_cache": False} if hasattr(model, "generation_config") else {})
+    out = model(*args, **kwargs) if params is None else functional_call(model, params, args, kwargs)
+    leaves = [x for leaf in pytree.tree_leaves(out) for x in (leaf.values() if isinstance(leaf, dict) else [leaf])]
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+
+def random_masks(model, found, seed, share=0.4):
+    noise, params = torch.Generator().manual_seed(seed), dict(model.named_parameters())
+    scores = {n: torch.rand(params[n].shape, generator=noise) for n in found.names}
+    return ml.compute_mask(
+        scores, sparsity=share, groups=found.groups(layerwise=seed % 2 == 0), least=[None, 1][seed % 2]
+    )
+
+
+def close(a, b, tolerance=1e-6):
+    """Language models go by way of float32 in their norms, whatever their dtype."""
+    pairs = [(x.detach(), y.detach()) for x, y in zip(a, b)]
+    return all(
+        x.shape == y.shape and float((x - y).abs().max()) <= tolerance * float(1 + x.abs().max()) for x, y in pairs
+    )
+
+
+def kept(tensor, mask):
+    """A tensor without the slices of which nothing lives."""
+    for dim in range(tensor.dim()):
+        live = mask.movedim(dim, 0).reshape(mask.shape[dim], -1).any(1)
+        tensor = tensor.index_select(dim, live.nonzero()[:, 0])
+    return tensor
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_set_is_cut_at_random_and_computes_what_the_masked_model_does(name, seed):
+    """In eval and training mode, on another batch and other values, and so do the gradients of what is left."""
+    model, inputs, sets = found(name)
+    masks, tolerance = random_masks(model, sets, seed), 1e-6 if name in zoo.LANGUAGE else 1e-11
+    small = shrink(model, masks, sets)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    torch.manual_seed(seed)
+    others = pytree.tree_map(
+        lambda t: torch.cat([t, t.flip(1)]) if t.dtype == torch.int64 else torch.randn_like(t), inputs
+    )
+    for each in (inputs, others):
+        masked = ml.apply({n: p.detach() for n, p in model.named_parameters()}, masks)
+        with torch.no_grad():
+            assert close(outputs(model, each, masked), outputs(small, each), tolerance)
+    big, little = copy.deepcopy(model).train(), copy.deepcopy(small).train()
+    params = {n: p.detach().requires_grad_() for n, p in model.named_parameters()}
+    expected, got = outputs(big, inputs, ml.apply(params, masks)), outputs(little, inputs)
+    assert close(expected, got, tolerance)
+    used = dict(little.named_parameters())
+    weights = [torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x) for x in expected]
+    gradients = [
+        torch.autograd.grad(sum((x * w).sum() for x, w in zip(xs, weights)), list(ps), allow_unused=True)
+        for xs, ps in ((expected, [params[n] for n in used]), (got, used.values()))
+    ]
+    for n, a, b in zip(used, *gradients):
+        assert (a is None) == (b is None)
+        assert a is None or close([kept(a, masks[n]) if n in masks else a], [b], tolerance), n
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_member_of_a_unit_speaks_alone(name):
+    """An oracle that knows no graph: with the rest of its unit at zero, whatever a member holds changes nothing.
+
+    Consumers may speak where a dead channel is not silent: there they hear a constant, so two of them are compared.
+    """
+    model, inputs, sets = found(name)
+    for each in sets.sets:
+        unit = each.units // 2
+        dead = {n: p.detach().clone() for n, p in model.named_parameters()}
+        for d in each.dims:
+            dead[d.name].index_fill_(d.dim, d.places[unit], 0.0)
+        silent = outputs(model, inputs, dead)
+        for d in each.dims[:4]:
+            alone = dict(dead)
+            alone[d.name] = dead[d.name].index_fill(d.dim, d.places[unit], 3.0)
+            consumes = not close(silent, outputs(model, inputs, alone))
+            assert not consumes or d.dim == (0 if "c_proj" in d.name or "up.weight" in d.name else 1), (each, d)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_was(name):
+    model, inputs, sets = found(name)
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    config = copy.deepcopy(getattr(model, "config", None))
+    shrink(model, random_masks(model, sets, 3), sets)
+    structure(model, inputs)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert modes == [m.training for m in model.modules()]
+    assert config is None or config.to_dict() == model.config.to_dict()
+
+
+def test_the_groups_of_a_chain_are_coupled_channels():
+    model, _, sets = found("mlp")
+    chain = ml.coupled(
+        {"0.weight": ml.channels(0), "0.bias": ml.channels(0), "2.weight": ml.channels(1)},
+        {"2.weight": ml.channels(0), "2.bias": ml.channels(0), "4.weight": ml.channels(1)},
+        p=2,
+        mean=True,
+    )
+    scores = {n: p for n, p in model.named_parameters() if n in sets.names}
+    expected = ml.compute_mask(scores, sparsity=0.3, groups=chain)
+    masks = ml.compute_mask(scores, sparsity=0.3, groups=sets.groups(p=2, mean=True))
+    assert all(torch.equal(masks[n], expected[n]) for n in expected)
+    rounds = ml.fold(
+        [lambda s, m, k=k: ml.compute_mask(s, m, sparsity=k, groups=sets.groups(p=2)) for k in (0.2, 0.5)], scores
+    )
+    assert int(rounds["0.bias"].sum() + rounds["2.bias"].sum()) == 10
+
+
+def test_what_two_dims_of_a_tensor_share_counts_once():
+    """The recurrent weight has a unit's rows, gate by gate, and its column."""
+    model, _, sets = found("lstm")
+    hidden = next(s for s in sets.sets if s.units == 8)
+    ones = {n: torch.ones_like(p) for n, p in model.named_parameters() if n in sets.names}
+    folding = sets.groups().sets({n: t.shape for n, t in ones.items()})[sets.sets.index(hidden)]["cells.weight_hh_l0"]
+    matrix = folding.matrix(ones["cells.weight_hh_l0"])
+    assert matrix.sum(1).tolist() == [4 * 8 + 32 - 4] * 8
+    mask = folding.restore(torch.arange(8)[:, None].expand(8, folding.elements) != 3, (32, 8))
+    assert not mask[:, 3].any()
+    assert not mask[3::8].any()
+    assert int(mask.sum()) == 28 * 7
+
+
+def expected_llama(layer):
+    a, m = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
+    yield (
+        2,
+        {
+            (a + "q_proj.weight", 0, 8),
+            (a + "k_proj.weight", 0, 4),
+            (a + "v_proj.weight", 0, 4),
+            (a + "o_proj.weight", 1, 8),
+        },
+    )
+    yield 24, {(m + "gate_proj.weight", 0, 1), (m + "up_proj.weight", 0, 1), (m + "down_proj.weight", 1, 1)}
+
+
+def test_query_heads_go_with_the_keys_that_they_share():
+    *_, sets = found("llama")
+    got = [(s.units, {(d.name, d.dim, d.places.shape[1]) for d in s.dims}) for s in sets.sets]
+    assert got == [*expected_llama(0), *expected_llama(1)]
+    assert "`mean` in model.layers.0.input_layernorm takes all of it" in sets.explain(
+        "model.layers.0.mlp.down_proj.weight"
+    )
+
+
+def test_reasons_are_said():
+    *_, sets = found("attentive")
+    assert "nn.MultiheadAttention in mix demands" in sets.explain("mix.in_proj_weight")
+    assert "the model returns it" in sets.explain("out.weight")
+    assert len(sets.sets) == 1
+    assert "12 units of wide.weight[0]" in repr(sets)
+
+
+class Odd(nn.Module):
+    """An operator that nothing is known of, on one of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(torch.linalg.inv(torch.diag_embed(self.second(torch.relu(self.first(x))).exp())).sum(-1))
+
+
+def test_an_unknown_operator_fixes_what_enters_it():
+    sets = structure(Odd(), (torch.randn(2, 3),))
+    assert [s.dims[0].name for s in sets.sets] == ["first.weight"]
+    assert sets.unknown
+    assert "that structure() does not know" in sets.explain("second.weight")
+    assert "is an operator that structure() does not know" in sets.explain().splitlines()[-1]
+
+
+class Literal(nn.Module):
+    """Code that holds a size as a literal."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Conv2d(1, 4, 3), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.first(x)).view(-1, 16))
+
+
+def test_what_would_not_compute_the_same_is_refused():
+    model, inputs = Literal(), (torch.randn(2, 1, 4, 4),)
+    sets = structure(model, inputs)
+    with pytest.raises(ValueError, match="let it read the size from a tensor"):
+        shrink(model, random_masks(model, sets, 0), sets)
+
+
+class Windowed(nn.Module):
+    """A number of the value of the heads that has nothing to do with them."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = self.head_dim = self.window = 4
+        self.into, self.qkv, self.out = nn.Linear(3, 8), nn.Linear(8, 48), nn.Linear(16, 2)
+
+    def forward(self, x):
+        n, t, _ = x.shape
+        q, k, v = self.qkv(self.into(x)).view(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        apart = torch.arange(t)[:, None] - torch.arange(t)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=apart.abs() < self.window)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def test_numbers_of_one_value_are_told_apart():
+    model, inputs = Windowed(), (torch.randn(2, 3, 3),)
+    sets = structure(model, inputs)
+    small = shrink(model, random_masks(model, sets, 0, 0.5), sets)
+    assert (small.num_heads, small.head_dim, small.window) == (2, 4, 4)
+    assert (model.num_heads, model.head_dim, model.window) == (4, 4, 4)
+    assert type(small.head_dim) is int
+
+
+def test_other_dead_entries_become_zeros_and_ties_stay():
+    model, _inputs, sets = found("llama")
+    masks = random_masks(model, sets, 0)
+    masks["model.embed_tokens.weight"] = torch.rand(32, 16) > 0.5
+    small = shrink(model, masks, sets)
+    assert small.lm_head.weight is small.model.embed_tokens.weight
+    assert torch.equal(small.lm_head.weight == 0, ~masks["model.embed_tokens.weight"])
+    assert small.lm_head.weight.data_ptr() != model.lm_head.weight.data_ptr()
+
+
+def test_a_smaller_model_can_be_cut_again():
+    model, inputs, sets = found("resnet")
+    once = shrink(model, random_masks(model, sets, 0), sets)
+    again = structure(once, inputs)
+    twice = shrink(once, random_masks(once, again, 0), again)
+    assert [str(s).split(" of ")[1] for s in again.sets] == [str(s).split(" of ")[1] for s in sets.sets]
+    assert twice[0].out_channels < once[0].out_channels < model[0].out_channels
+
+
+def test_layers_say_their_new_sizes():
+    model, _, sets = found("mobilenet")
+    small = shrink(model, random_masks(model, sets, 0), sets)
+    depthwise = small[1].body[3]
+    assert depthwise.groups == depthwise.in_channels == depthwise.out_channels == depthwise.weight.shape[0] == 7
+    assert small[1].body[4].num_features == 7
+    assert small[6].in_features == small[6].weight.shape[1]
+    model, _inputs, sets = found("lstm")
+    small = shrink(model, random_masks(model, sets, 0), sets)
+    assert (small.cells.hidden_size, small.cells.input_size, small.embed.embedding_dim) == (5, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "t5"])
+def test_configs_follow_so_that_what_is_saved_loads(name, tmp_path):
+    model, inputs, sets = found(name)
+    small = shrink(model, random_masks(model, sets, 0), sets)
+    changed = {k for k, v in model.config.to_dict().items() if small.config.to_dict()[k] != v}
+    small.save_pretrained(tmp_path)
+    loaded = type(small).from_pretrained(tmp_path, dtype=torch.float64).eval()
+    with torch.no_grad():
+        assert close(outputs(small, inputs), outputs(loaded, inputs))
+    heads = (
+        {"num_heads", "d_ff"} if name == "t5" else {"num_attention_heads", "num_key_value_heads", "intermediate_size"}
+    )
+    assert changed == heads
+
+
+@pytest.mark.filterwarnings("default:the config of")
+def test_a_config_that_cannot_hold_the_sizes_is_said():
+    model, _, sets = found("gpt2")
+    with pytest.warns(UserWarning, match="cannot hold these sizes"):
+        shrink(model, random_masks(model, sets, 0), sets)
+    neurons = sets.select(lambda s: s.units == 24)
+    assert shrink(model, random_masks(model, neurons, 0), neurons).config.n_inner == 14
+
+
+def test_wrong_calls_say_what_to_do():
+    model, inputs, sets = found("mlp")
+    masks, ones = random_masks(model, sets, 0), {n: torch.ones(s, dtype=torch.bool) for n, s in sets.shapes.items()}
+    with pytest.raises(TypeError, match="For one tensor x, pass"):
+        structure(model, torch.randn(2, 5))
+    with pytest.raises(TypeError, match="`model` must be a module"):
+        structure("model", inputs)
+    with pytest.raises(ValueError, match="cannot be captured"):
+        structure(model, (torch.randn(2, 7),))
+    with pytest.raises(ValueError, match="kill no unit"):
+        shrink(model, ones, sets)
+    with pytest.raises(ValueError, match="least=1"):
+        shrink(model, {n: ~m for n, m in ones.items()}, sets)
+    with pytest.raises(ValueError, match="another model"):
+        shrink(nn.Linear(5, 3), {}, sets)
+    with pytest.raises(TypeError, match="`structure` must be"):
+        shrink(model, masks, None)
+    with pytest.raises(TypeError, match="bool"):
+        shrink(model, {"0.bias": torch.ones(12)}, sets)
+    with pytest.raises(ValueError, match="exactly the names of the structure"):
+        ml.compute_mask({"0.bias": torch.ones(12)}, amount=1, groups=sets.groups())
+    with pytest.raises(TypeError, match="must be a mapping"):
+        ml.compute_mask(torch.ones(12), amount=1, groups=sets.groups())
+    with pytest.raises(ValueError, match="no dim that can be cut"):
+        structure(nn.Linear(2, 2), (torch.ones(1, 2),)).groups()
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        sets.explain("weight")

@@ -1,0 +1,96 @@
+"""Tiny transformers of the families that people prune, with inputs. Transformers is imported when one is built."""
+
+from __future__ import annotations
+
+import torch
+
+
+def _tokens(length=6, vocabulary=32):
+    return {"input_ids": torch.randint(vocabulary, (2, length))}
+
+
+def _language(kind, **sizes):
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(vocab_size=32, **sizes)
+    return config, transformers
+
+
+_LLAMA = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+_LLAMA |= {"num_key_value_heads": 2, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1}
+
+
+_END = {"bos_token_id": 1, "eos_token_id": 1}
+
+
+def llama(**more):
+    config, t = _language("Llama", **_LLAMA, tie_word_embeddings=True, **more)
+    return t.LlamaForCausalLM(config), _tokens()
+
+
+def qwen3():
+    config, t = _language("Qwen3", **_LLAMA, head_dim=4)
+    return t.Qwen3ForCausalLM(config), _tokens()
+
+
+def gemma3():
+    config, t = _language(
+        "Gemma3Text", **_LLAMA, head_dim=4, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    )
+    return t.Gemma3ForCausalLM(config), _tokens()
+
+
+def gpt2():
+    config, t = _language(
+        "GPT2",
+        n_embd=16,
+        n_layer=2,
+        n_head=4,
+        n_positions=32,
+        n_inner=24,
+        **_END,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+    )
+    return t.GPT2LMHeadModel(config), _tokens()
+
+
+def opt():
+    config, t = _language(
+        "OPT",
+        hidden_size=16,
+        ffn_dim=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=16,
+        max_position_embeddings=32,
+        dropout=0.0,
+    )
+    return t.OPTForCausalLM(config), _tokens()
+
+
+def bert():
+    sizes = {k: _LLAMA[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+    config, t = _language(
+        "Bert", **sizes, max_position_embeddings=32, hidden_dropout_prob=0, attention_probs_dropout_prob=0
+    )
+    return t.BertForSequenceClassification(config), _tokens()
+
+
+def vit():
+    import transformers as t
+
+    sizes = {k: _LLAMA[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+    config = t.ViTConfig(**sizes, image_size=8, patch_size=4, num_channels=3)
+    return t.ViTForImageClassification(config), {"pixel_values": torch.randn(2, 3, 8, 8)}
+
+
+def t5():
+    config, t = _language(
+        "T5", d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0
+    )
+    return t.T5ForConditionalGeneration(config), {**_tokens(), "decoder_input_ids": torch.randint(32, (2, 5))}
+
+
+LANGUAGE = {f.__name__: f for f in (llama, qwen3, gemma3, gpt2, opt, bert, vit, t5)}
