@@ -11,6 +11,9 @@ from ._checkpoint import open_checkpoint as open_checkpoint
 from ._masks import MaskFile as MaskFile
 from ._masks import load_masks as load_masks
 from ._masks import save_masks as save_masks
+from ._prune import prune_checkpoint as prune_checkpoint
+from ._report import Pruned as Pruned
+from ._report import Report as Report
 from ._size import sparse_size as sparse_size
 
 

@@ -89,7 +89,7 @@ def load_masks(path: Any) -> MaskFile:
     """
     where = a_path(path)
     header = read_header(where)
-    facts, steps = _read_metadata(header)
+    facts, steps = read_metadata(header)
     masks = {}
     with opened(where) as file:
         unchanged(header, file)
@@ -156,7 +156,7 @@ def _checksum(metadata: Mapping[str, str]) -> str:
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
 
-def _read_metadata(header: Header) -> tuple[dict[str, Any], tuple[Told, ...]]:
+def read_metadata(header: Header) -> tuple[dict[str, Any], tuple[Told, ...]]:
     """What the header says of the masks, and the history."""
     path, metadata = header.path, header.metadata
     if metadata.get("layout") != LAYOUT or set(metadata) != {*_TEXTS, "crc32"}:

@@ -53,10 +53,12 @@ def lowest(
 
 
 def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by_magnitude: bool) -> list[Tensor]:
-    source: Memory | Device
     if streamed(scores) or streamed(alive):
-        source = Stream(scores, alive, by_magnitude)
-    elif not all(s.is_cpu for s in scores):
+        stream = Stream(scores, alive, by_magnitude)
+        die = how_many(stream.live, stream.elements)
+        return stream.masks_of(cut_lowest(stream, die), stream.live - die)
+    source: Memory | Device
+    if not all(s.is_cpu for s in scores):
         source = Device(scores, alive, by_magnitude)
     elif sum(s.numel() for s in scores) <= _small.MOST:
         return _small.kill_lowest(scores, alive, how_many, by_magnitude)

@@ -39,6 +39,16 @@ class _Stretch(NamedTuple):
         return range(self.start, self.start + self.last - self.first)
 
 
+class Pool(NamedTuple):
+    """What was decided over one pool: where the masks that came of it are from."""
+
+    scores: Sequence[Tensor]
+    alive: Sequence[Tensor | None]
+    how: tuple[torch.dtype, bool]  # in which dtype they were ranked, and whether by magnitude
+    cut: Cut
+    kept: int  # how many live in all of it
+
+
 class Stream(Memory):
     """Tensors that are read in runs as one pool, in the order given."""
 
@@ -53,7 +63,8 @@ class Stream(Memory):
             for first, last in runs(s.numel(), unit(s, a))
         ]
         self._begin(chunks, self._starts[-1], common_dtype(s.dtype for s in scores), by_magnitude)
-        self.live = self.elements if all(a is None for a in self._alive) else self._count_alive()
+        self._made_by = _pool(self._alive)
+        self.live = self._count_alive() if self._made_by is None else self._made_by.kept
 
     def _count_alive(self) -> int:
         return sum(s.numel() if a is None else int(torch.count_nonzero(a)) for s, a in zip(self._scores, self._alive))
@@ -88,14 +99,38 @@ class Stream(Memory):
             found.append(values.copy() if alive is None else values[alive])
         return found
 
-    def masks(self, cut: Cut) -> list[Any]:
-        """The masks, of which a run is made when it is read."""
-        self._between, magnitude = [], self._by_magnitude
-        parts = zip(self._scores, self._alive, self._starts)
-        return [
-            Streamed(s.shape, torch.bool, _cut(s, a, start, cut, self._dtype, magnitude), unit(s, a))
-            for s, a, start in parts
+    def masks_of(self, cut: Cut, kept: int) -> list[Any]:
+        """The masks, of which a run is made when it is read; `kept` is how many live in all of them.
+
+        If the pool was cut before, the higher cut alone decides, so that a history is no longer than its last step.
+        """
+        self._between, alive, how = [], self._alive, (self._dtype, self._by_magnitude)
+        before = self._made_by
+        if before is not None and before.how == how and all(a is b for a, b in zip(before.scores, self._scores)):
+            cut, alive = max(cut, before.cut, key=_height), list(before.alive)
+        pool = Pool(self._scores, alive, how, cut, kept)
+        masks = [
+            Streamed(s.shape, torch.bool, _cut(s, a, start, cut, *how), unit(s, a))
+            for s, a, start in zip(self._scores, alive, self._starts)
         ]
+        for i, mask in enumerate(masks):
+            mask.origin = pool, i
+        if len(masks) == 1:
+            masks[0].ones = kept
+        return masks
+
+
+def _pool(alive: Sequence[Tensor | None]) -> Pool | None:
+    """The pool whose masks these are, all of them and in its order."""
+    origins = [getattr(a, "origin", (None, 0)) for a in alive]
+    pool = origins[0][0] if origins else None
+    whole = pool is not None and len(pool.scores) == len(alive)
+    return pool if whole and all(p is pool and i == at for at, (p, i) in enumerate(origins)) else None
+
+
+def _height(cut: Cut) -> tuple[bool, Any, int]:
+    """What orders the cuts of one pool."""
+    return cut.value is not None, 0 if cut.value is None else cut.value, cut.index
 
 
 def is_full(alive: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,12 +28,29 @@ _ALSO_ELEMENTWISE = {_aten._to_copy.default, _aten.view.dtype}  # beside those t
 _COUNTS = {_aten.count_nonzero.default, _aten.sum.default, _aten.any.default, _aten.all.default}
 
 
-class _Last(threading.local):
-    """What this thread read last of units longer than a chunk: its next chunk is likely to be of the same one."""
+class _Slot:
+    """The last unit that was read of a tensor whose units are longer than a chunk, until the tensor is forgotten."""
 
     def __init__(self) -> None:
         self.of: Any = None
-        self.read: Any = None
+        self.elements: Any = None
+
+    def read(self, tensor: Streamed, first: int, last: int, read: Read) -> Tensor:
+        if self.of is None or self.of[0]() is not tensor or self.of[1:] != (first, last):
+            self.empty()
+            elements = read(first, last, {})
+            self.elements, self.of = elements, (weakref.ref(tensor, self.empty), first, last)
+        return self.elements
+
+    def empty(self, *_: Any) -> None:
+        self.of = self.elements = None
+
+
+class _Last(threading.local):
+    """The slot of this thread: its next chunk is likely to be of the same unit."""
+
+    def __init__(self) -> None:
+        self.slot = _Slot()
 
 
 _last = _Last()
@@ -59,6 +77,7 @@ class Streamed(Tensor):
     def __init__(self, shape: Any, dtype: torch.dtype, read: Read, unit: int = 1, count: int | None = None) -> None:
         super().__init__()
         self._of_units, self.unit, self.ones = read, max(1, unit), count
+        self.origin: tuple[Any, int] = None, 0  # the pool whose mask it is, and which of its masks
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Streamed(shape={tuple(self.shape)}, dtype={self.dtype})"
@@ -70,11 +89,7 @@ class Streamed(Tensor):
 
     def _units(self, first: int, last: int, memo: Memo) -> Tensor:
         if self.unit > _pieces.CHUNK:
-            if _last.of != (id(self), first, last):
-                _last.of, _last.read = None, None  # room for the next
-                _last.read = self, self._of_units(first, last, {})
-                _last.of = id(self), first, last
-            return _last.read[1]
+            return _last.slot.read(self, first, last, self._of_units)
         key = id(self), first, last
         if key not in memo:
             memo[key] = self._of_units(first, last, memo)

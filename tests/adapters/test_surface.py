@@ -25,7 +25,8 @@ SURFACE = {
     "parametrize": {"Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"},
     "checkpoint": {"load_pruned", "to_dense", "to_pruned"},
     "optimizer": {"Handle", "keep_zero"},
-    "files": {"Checkpoint", "MaskFile", "load_masks", "open_checkpoint", "save_masks", "sparse_size"},
+    "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
+    | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
     "structural": {"Dim", "Fixed", "Set", "Structure", "shrink", "structure"},
 }

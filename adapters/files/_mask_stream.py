@@ -1,0 +1,77 @@
+"""Masks of a file, read run by run: a checkpoint's masks take an eighth of its memory otherwise, and more unpacked."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklib.selection import Streamed
+from masklib.selection._streamed import runs
+
+from ._bits import ones, padding_is_zero, rows_and_columns, unpack
+from ._header import Entry, opened, read_header, unchanged
+from ._masks import load_masks, read_metadata
+from ._names import a_path, broken
+from ._reading import Counter, Reading
+
+
+@contextmanager
+def given_masks(masks: Any) -> Iterator[Any]:
+    """Masks by name as they are, and those of a file as a stream."""
+    if masks is None or isinstance(masks, Mapping):
+        yield masks
+    else:
+        with streamed_masks(masks) as found:
+            yield found
+
+
+@contextmanager
+def streamed_masks(path: Any) -> Iterator[dict[str, Streamed]]:
+    """The masks of a file of `save_masks`, which is checked as `load_masks` checks it, in constant memory."""
+    where = a_path(path, "masks")
+    header = read_header(where)
+    facts, _ = read_metadata(header)
+    with opened(where) as file:
+        unchanged(header, file)
+        files = Reading({where: (file, header)}, Counter(None))
+        for name, entry in header.entries.items():
+            _check(entry, facts[name], files)
+        yield {name: _mask(header.entries[name], fact, files) for name, fact in facts.items()}
+        unchanged(header, file)
+
+
+def _check(entry: Entry, fact: Mapping[str, Any], files: Reading) -> None:
+    """Refuse bits that are not those that were saved, as `load_masks` does."""
+    bits, checksum, kept, is_padded = files.tensor(entry), 0, 0, True
+    width = entry.shape[1]
+    for first, last in runs(entry.numel, max(1, width)):
+        data = bits.read(first, last).numpy().reshape(-1, width)
+        checksum, kept = zlib.crc32(data.data, checksum), kept + ones(data)
+        is_padded &= padding_is_zero(data, tuple(fact["shape"]))
+    if (checksum, kept, is_padded) != (fact["crc32"], fact["kept"], True):
+        load_masks(entry.path)  # says what is wrong
+        raise broken(entry.path, "it was changed while it was read")
+
+
+def _mask(entry: Entry, fact: Mapping[str, Any], files: Reading) -> Streamed:
+    """A mask, of which whole rows are unpacked when they are read; of one row alone, whole bytes."""
+    shape = torch.Size(fact["shape"])
+    rows, columns = rows_and_columns(tuple(shape))
+    width = entry.shape[1]
+
+    def of_rows(start: int, stop: int, _: Any) -> Tensor:
+        first, last = start // columns, stop // columns
+        data = files.elements(entry, first * width, last * width).numpy().reshape(-1, width)
+        return unpack(data, (last - first, columns)).view(-1)
+
+    def of_bytes(start: int, stop: int, _: Any) -> Tensor:
+        data = files.elements(entry, start // 8, -(-stop // 8)).numpy().reshape(1, -1)
+        return unpack(data, (stop - start,))
+
+    read, together = (of_bytes, 8) if rows == 1 else (of_rows, columns)
+    return Streamed(shape, torch.bool, read, together, fact["kept"])
