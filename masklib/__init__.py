@@ -42,4 +42,6 @@ from masklib.methods import ln_structured as ln_structured
 from masklib.methods import n_of_m as n_of_m
 from masklib.methods import random_structured as random_structured
 from masklib.methods import random_unstructured as random_unstructured
-from masklib.reconstruct import sparsegpt as sparsegpt
+from masklib.surgery import admm as admm
+from masklib.surgery import reconstruct as reconstruct
+from masklib.surgery import sparsegpt as sparsegpt

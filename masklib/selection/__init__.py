@@ -5,6 +5,7 @@ Among equal scores the lower index dies first; the dead are never looked at. `lo
 operators that torch.compile, torch.export and torch.func see past.
 """
 
+from masklib.selection._eager import direct as direct
 from masklib.selection._eager import lowest as lowest
 from masklib.selection._eager import lowest_in_rows as lowest_in_rows
 from masklib.selection._items import REDUCED as REDUCED

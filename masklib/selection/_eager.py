@@ -84,9 +84,14 @@ def lowest_in_rows(
         ValueError: if a live score is NaN, or a row cannot meet the number.
     """
     many = as_tensor(number)
-    if not torch.compiler.is_compiling() and _is_eager() and _are_plain((scores, many), (alive, items)):
+    if direct(scores, many, alive, items):
         return _rank.lowest_in_rows(scores, alive, items, many, counting, name, by_magnitude)
     return _operators.lowest_in_rows(scores, alive, items, many, counting, name, by_magnitude)
+
+
+def direct(*tensors: Tensor | None) -> bool:
+    """Whether numpy may read and write these tensors as they are, past the dispatcher."""
+    return not torch.compiler.is_compiling() and _is_eager() and _are_plain(tensors)
 
 
 def _is_eager() -> bool:

@@ -82,13 +82,15 @@ def lowest_in_rows(
     """
     if scores.device.type != "cpu":
         return _rows_on_device(scores, alive, items, number, counting, name, by_magnitude)
-    pools, width = scores.shape
-    mask = empty_mask(scores)
-    live = np.array(width) if alive is None else _short.count_alive_in_rows(alive)
-    real = np.array(width) if items is None else items.numpy(force=True)
-    die = dying(counting, number.numpy(force=True), live, real, [name])
+    width, mask = scores.shape[1], empty_mask(scores)
+    if alive is None and items is None and number.dim() == 0:
+        die = np.array(dying_of_one(counting, number.item(), width, width, [name]))
+    else:
+        live = np.array(width) if alive is None else _short.count_alive_in_rows(alive)
+        real = np.array(width) if items is None else items.numpy(force=True)
+        die = dying(counting, number.numpy(force=True), live, real, [name])
     try:
-        _short.kill_lowest_in_rows(scores, alive, np.broadcast_to(die.astype(np.int64), pools), mask, by_magnitude)
+        _short.kill_lowest_in_rows(scores, alive, die.astype(np.int64), mask, by_magnitude)
     except HasNaN:
         no_nan([scores], [alive], [name])
         raise

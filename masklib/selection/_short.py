@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from masklib.selection._columns import kill_lowest_in_columns
 from masklib.selection._loop import HasNaN, cut_lowest
 from masklib.selection._memory import Memory
 from masklib.selection._order import common_dtype
@@ -23,6 +24,7 @@ _BLOCK = 2 * CHUNK  # items at a time: fewer, longer calls keep the threads apar
 _PAIRS = 12  # up to so many items comparing all pairs is faster than sorting
 _SORTED = 512  # up to so many (of 4 bytes) numpy sorts by networks, several times faster than it partitions
 _STEP = 16
+_NATIVE = {torch.float32, torch.float64}  # which numpy compares as they are
 
 
 def count_alive_in_rows(alive: Tensor) -> Array:
@@ -37,12 +39,16 @@ def count_alive_in_rows(alive: Tensor) -> Array:
 
 
 def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Array, mask: Tensor, by_magnitude: bool) -> None:
-    """Write the mask of (pools, items) in which the lowest `die` (pools,) live ones of each row die.
+    """Write the mask of (pools, items) in which the lowest `die`, () or (pools,), live ones of each row die.
 
     Raises:
         HasNaN: if a live value is NaN.
     """
     pools, items = scores.shape
+    if 1 < items <= _PAIRS and scores.stride(0) == 1 and scores.dtype in _NATIVE and not by_magnitude:
+        live = None if alive is None else alive.numpy().T
+        return kill_lowest_in_columns(scores.numpy().T, live, die.astype(np.uint8), mask.numpy().T)
+    die = np.broadcast_to(die, pools)
     if items > CHUNK:
         return _long_rows(scores, alive, die, mask, by_magnitude)
     step = max(1, _BLOCK // max(items, 1))

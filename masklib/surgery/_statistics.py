@@ -76,15 +76,23 @@ def damping_of(value: Any) -> float:
 
 def refuse_values(hessian: Tensor, where: str) -> None:
     """Refuse what is no sum of outer products."""
-    wrong = int((~hessian.isfinite()).sum())
-    if wrong:
+    if not hessian.numel():
+        return
+    size = _largest(hessian)
+    if not size < float("inf"):
+        wrong = int((~hessian.isfinite()).sum())
         raise ValueError(
             f"{where} has {wrong} entries that are not finite: some inputs were NaN, infinite, or too large to square. "
             "Find them by inputs.isfinite(), or add inputs in float64."
         )
-    size = hessian.abs().amax() if hessian.numel() else 0
-    if bool(((hessian - hessian.mT).abs() > 1e-3 * size).any()):
+    if _largest(hessian - hessian.mT) > 1e-3 * size:
         raise ValueError(f"{where} must be symmetric, a sum of x x^T. For example scores.add_hessian(None, inputs).")
+
+
+def _largest(values: Tensor) -> float:
+    """The largest magnitude, NaN if one is."""
+    low, high = values.aminmax()
+    return max(-float(low), float(high))
 
 
 def refuse_indefinite(failed: Tensor, damping: float, count: int, features: int, where: str) -> None:
