@@ -86,9 +86,8 @@ def main() -> None:
             works: dict[str, Callable[[], object]] = {
                 "reference": partial(reference, weight, *state, **theirs),
                 "sparsegpt": partial(ml.sparsegpt, weight, state, **number),
+                "admm": partial(ml.admm, weight, state, **number),
             }
-            if False:
-                works["admm"] = partial(ml.admm, weight, state, **number)
             times = medians(works)
             base = float(((unseen @ (weight - plain(weight, number)).T) ** 2).sum())
             print(f"{pattern}, {layer}", flush=True)
