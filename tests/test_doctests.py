@@ -20,7 +20,8 @@ import masklib.adapters.structural
 import masklib.adapters.training
 import masklib.testing
 
-CORE = [masklib, masklib.groups, masklib.schedules, masklib.scores, masklib.selection, masklib.updates]
+CORE = [masklib, masklib.budgets, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
+CORE += [masklib.surgery, masklib.updates]
 ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.structural, masklib.adapters.training]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
@@ -67,6 +68,7 @@ def test_the_surface_is_the_designs():
     methods = "compute_mask identity l1_unstructured random_unstructured ln_structured random_structured n_of_m"
     groups = "elements rows channels heads blocks windows coupled labels Folding"
     others = "custom_from_mask fold scan chain layerwise select"
-    algebra = "intersection union difference complement overlap sparsity count dense apply dense_grad regrow sparsegpt"
+    algebra = "intersection union difference complement overlap sparsity count dense apply dense_grad regrow"
+    others += " sparsegpt admm reconstruct"
     names = {n.split(".")[1] for n in PUBLIC if n.count(".") == 1}
     assert names == set(f"{methods} {groups} {others} {algebra}".split())

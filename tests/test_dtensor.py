@@ -47,6 +47,8 @@ RANKS = [
     scores.fpgm,
     lambda w: ml.sparsegpt(w, scores.add_hessian(None, W), amount=1),
     lambda w: ml.sparsegpt(W, scores.add_hessian(None, w), amount=1),
+    lambda w: ml.admm(w, scores.add_hessian(None, W), amount=1),
+    lambda w: ml.reconstruct(w, scores.add_hessian(None, W), W > 0),
     lambda w: ml.custom_from_mask(w, mask=W > 3),
     lambda w: ml.apply(w, W > 3),
     lambda w: ml.union(w > 3, W > 3),

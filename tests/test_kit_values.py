@@ -167,6 +167,11 @@ def columns(params):
     return each(lambda t: torch.arange(3 * t.shape[1], dtype=torch.float32).view(3, t.shape[1]), params)
 
 
+def outputs(params):
+    """Gradients of as many outputs as a weight has rows."""
+    return columns(each(lambda t: t.detach().transpose(0, 1), params))
+
+
 CRITERIA = {
     "magnitude": (ml.scores.magnitude, {}),
     "random": (partial(ml.scores.random, key=3), {}),
@@ -181,6 +186,11 @@ CRITERIA = {
     "fisher": (lambda p: ml.scores.fisher(p, ml.scores.add_squared_grads(None, slopes(p))), {}),
     "movement": (lambda p: ml.scores.movement(ml.scores.add_movement(None, p, slopes(p))), {}),
     "wanda": (lambda p: ml.scores.wanda(p, ml.scores.add_input_norms(None, columns(p))), {"shapes": shapes(2, 2)}),
+    "ria": (lambda p: ml.scores.ria(p, ml.scores.add_input_norms(None, columns(p))), {"shapes": shapes(2, 2)}),
+    "curvature": (
+        lambda p: ml.scores.curvature(p, *(ml.scores.add_input_norms(None, c) for c in (columns(p), outputs(p)))),
+        {"shapes": shapes(2, 2)},
+    ),
     "grasp": (lambda p: ml.scores.grasp(p, squares), {"examples": 40}),  # these two take milliseconds a call
     "synflow": (lambda p: ml.scores.synflow(p, linear, torch.ones(2)), {"examples": 40}),
 }
@@ -194,7 +204,7 @@ def test_scores_keep_their_laws(name):
 
 def test_every_criterion_is_there():
     public = {n for n, f in vars(ml.scores).items() if callable(f) and not n.startswith("_") and n.islower()}
-    assert {n for n in public if not n.startswith("add_")} == set(CRITERIA)
+    assert {n for n in public if not n.startswith("add_")} == set(CRITERIA) | {"reap"}  # of experts
 
 
 def in_place(params):

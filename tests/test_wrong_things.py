@@ -12,6 +12,7 @@ from wrong import HESSIAN, NORMS, M, W, X, called, told
 import masklib as ml
 
 SQUARES, MOVES = ml.scores.add_squared_grads(None, W), ml.scores.add_movement(None, W, W)
+GRADS, EXPERTS = ml.scores.add_input_norms(None, W.T), ml.scores.add_expert_norms(None, W[None], W[:, 0].abs()[None])
 
 
 def model(params: Any, inputs: Any) -> Any:
@@ -66,10 +67,17 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         ml.sparsegpt,
         {"weight": W, "statistics": HESSIAN, "default_mask": M, "sparsity": 0.5, "block": 2, "damping": 0.1},
     ),
+    "admm": (
+        ml.admm,
+        {"weight": W, "statistics": HESSIAN, "default_mask": M, "sparsity": 0.5, "penalty": (1.0,), "damping": 0.1},
+    ),
+    "reconstruct": (ml.reconstruct, {"weight": W, "statistics": HESSIAN, "mask": M, "damping": 0.1}),
     "uniform": (ml.budgets.uniform, {"params": {"a": W}, "sparsity": 0.5, "fixed": None, "least": 0}),
     "er": (ml.budgets.er, {"params": {"a": W}, "sparsity": 0.5, "fixed": None, "least": 0}),
     "erk": (ml.budgets.erk, {"params": {"a": W}, "sparsity": 0.5, "fixed": {"a": 0.5}, "least": 0}),
     "proportional": (ml.budgets.proportional, {"params": {"a": W}, "sparsity": 0.5, "densities": {"a": 1.0}}),
+    "owl": (ml.budgets.owl, {"scores": {"a": W.abs()}, "sparsity": 0.5, "outliers": 5.0, "margin": 0.08, "least": 0}),
+    "pooled": (ml.budgets.pooled, {"scores": {"a": W.abs()}, "sparsity": 0.5, "margin": 0.1, "least": 0}),
     "kept": (ml.budgets.kept, {"params": {"a": W}, "sparsities": {"a": 0.5}, "groups": ml.channels()}),
     "magnitude": (ml.scores.magnitude, {"params": W}),
     "random": (ml.scores.random, {"params": W, "key": 1}),
@@ -83,6 +91,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "grasp": (ml.scores.grasp, {"params": W, "loss": loss}),
     "synflow": (ml.scores.synflow, {"params": W, "model": model, "inputs": X}),
     "wanda": (ml.scores.wanda, {"params": W, "state": NORMS, "dim": 1}),
+    "ria": (ml.scores.ria, {"params": W, "state": NORMS, "dim": 1, "power": 0.5}),
+    "curvature": (ml.scores.curvature, {"params": W, "state": NORMS, "grads": GRADS, "dim": 1}),
+    "reap": (ml.scores.reap, {"state": EXPERTS}),
+    "add_expert_norms": (ml.scores.add_expert_norms, {"state": EXPERTS, "outputs": W[None], "gates": W[:, 0][None]}),
     "add_input_norms": (ml.scores.add_input_norms, {"state": NORMS, "inputs": X}),
     "add_hessian": (ml.scores.add_hessian, {"state": HESSIAN, "inputs": X}),
     "add_squared_grads": (ml.scores.add_squared_grads, {"state": SQUARES, "grads": W}),

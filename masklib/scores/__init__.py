@@ -4,6 +4,9 @@ Those that need data are two halves: a pure accumulator, `add_x(state, ...) -> X
 returns. The state of the whole is that of its parts added one after another, empty parts included.
 """
 
+from masklib.scores._experts import ExpertNorms as ExpertNorms
+from masklib.scores._experts import add_expert_norms as add_expert_norms
+from masklib.scores._experts import reap as reap
 from masklib.scores._gradients import Movement as Movement
 from masklib.scores._gradients import SquaredGrads as SquaredGrads
 from masklib.scores._gradients import add_movement as add_movement
@@ -19,6 +22,8 @@ from masklib.scores._inputs import InputNorms as InputNorms
 from masklib.scores._inputs import add_hessian as add_hessian
 from masklib.scores._inputs import add_input_norms as add_input_norms
 from masklib.scores._inputs import wanda as wanda
+from masklib.scores._products import curvature as curvature
+from masklib.scores._products import ria as ria
 from masklib.scores._weights import batch_norm as batch_norm
 from masklib.scores._weights import fpgm as fpgm
 from masklib.scores._weights import lamp as lamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -119,15 +120,22 @@ def wanda(params: TensorsT, state: InputNorms, *, dim: int = 1) -> TensorsT:
 
     Reference: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2023, equation 1.
     """
-    weights, totals = _read.inexact(params, "params"), named(total_of(state, "state"))
-    _read.same_form(state.total, params, "state", "params")
-    _read.same_names(totals, weights, "state", "params")
-    along, norms = _read.integer(dim, "dim", "dim=1"), whole(totals, weights, "state")
+    along = _read.integer(dim, "dim", "dim=1")
+    norms = norms_of(state, params, "state", lambda _: along)
+    return each(lambda w, squares: _wanda(w.detach(), squares, along), params, norms)
+
+
+def norms_of(state: Any, params: Any, argument: str, dim: Callable[[Tensor], int]) -> Any:
+    """The sums of a state, one for each index along a dim of each weight."""
+    weights, totals = _read.inexact(params, "params"), named(total_of(state, argument))
+    _read.same_form(state.total, params, argument, "params")
+    _read.same_names(totals, weights, argument, "params")
+    norms = whole(totals, weights, argument)
     for name, norm in norms.items():
-        places = _read.place(name, "state"), _read.place(name, "params")
-        one_a_channel(norm, weights[name], along, *places)
-        _read.on_device(norm, weights[name], *places, "state")
-    return each(lambda w, squares: _wanda(w.detach(), squares, along), params, like(params, norms))
+        places = _read.place(name, argument), _read.place(name, "params")
+        one_a_channel(norm, weights[name], dim(weights[name]), *places)
+        _read.on_device(norm, weights[name], *places, argument)
+    return like(params, norms)
 
 
 def _wanda(weight: Tensor, squares: Tensor, dim: int) -> Tensor:

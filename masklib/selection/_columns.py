@@ -14,7 +14,7 @@ from masklib.selection._pieces import Array
 
 
 def kill_lowest_in_columns(columns: Array, alive: Array | None, die: Array, mask: Array) -> None:
-    """Write the mask (items, pools) in which the lowest `die`, () or (pools,), live ones of each pool die, by all pairs.
+    """Write the mask (items, pools) in which the lowest `die`, () or (pools,), live ones of each pool die.
 
     Raises:
         HasNaN: if a live value is NaN.

@@ -19,7 +19,10 @@ from masklib.surgery._blocks import refuse_others
 from masklib.surgery._factors import cholesky, curvature
 from masklib.surgery._statistics import damping_of, numbers_of, statistics_of, weights_of
 
-_GROWING = (0.1, 0.234, 0.548, 1.28, 3.0)  # times 30 in all; held-out error of a language model 6 % below constant 1
+# What six layers of SmolLM2-135M lose on text that was not seen, at 50 %, 2:4 and 70 %: with these 2.00, 4.12, 6.61 %.
+# Six values from 0.1 to 3: 2.02, 4.14, 6.74. Five, each twice: 2.03, 4.25, 6.64. A constant 1, ten times: 2.05, 4.27,
+# 6.64. SparseGPT: 2.59, 5.25, 8.44, in half the time.
+_GROWING = (0.1, 0.163, 0.264, 0.43, 0.698, 1.135, 1.845, 3.0)
 
 
 def admm(
@@ -31,19 +34,18 @@ def admm(
     keep: Any = None,
     sparsity: Any = None,
     groups: Any = None,
-    rounds: int = 10,
     penalty: Sequence[float] = _GROWING,
     damping: float = 0.1,
 ) -> tuple[TensorsT, TensorsT]:
-    """Prune a weight and move what survives, by alternating directions: the mask is chosen anew in each round.
+    """Prune a weight and move what survives, by alternating directions: each round chooses the mask anew.
 
         d = sqrt(diag H),   G = H / (d d^T) + damping * I,   V0 = W d,   V = V0,   U = 0
 
         mask = compute_mask(abs(V + U)),   Z = mask * (V + U),   U += V - Z
         V = V0 + rho (Z - U - V0) (G + rho I)^-1
 
-    The result is Z / d of the last V and U. The penalty rho grows from round to round (U is divided by what it grows
-    by), so that masks settle. The outputs of the layer change less than with `sparsegpt`: all columns make up for each,
+    The result is mask * (V + U) / d of the last round. The penalty rho grows from round to round (U is divided by what
+    it grows by), so that the mask settles. The outputs of the layer change less than with `sparsegpt`: all columns make up for each,
     not only those to the right. Features that are always zero (a zero on the diagonal of H) are pruned first. Each
     tensor of a mapping is pruned on its own.
 
@@ -54,8 +56,7 @@ def admm(
         amount, keep, sparsity: as for `compute_mask`, counted in each pool of the whole weight; a value, or values by
             name.
         groups: the items and pools, `elements()` by default.
-        rounds: how often a mask is chosen.
-        penalty: the values of rho, each for an equal share of the rounds; one for the constant penalty of the paper.
+        penalty: the value of rho in each round; the paper's is `(1.0,) * 20`.
         damping: how much of the curvature is added to each diagonal entry.
 
     Returns:
@@ -80,7 +81,7 @@ def admm(
     states = statistics_of(statistics, weight)
     numbers = {n: numbers_of(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
     alive = _read.default_masks(default_mask, weight)
-    ramp, ridge = _ramp(_rounds(rounds), penalty), damping_of(damping)
+    ramp, ridge = _penalties(penalty), damping_of(damping)
     refuse_others(pools)
     for n, w in weights.items():
         folded(pools, n, w.shape, "weight")
@@ -110,10 +111,10 @@ def _admm(
         for now in ramp:
             if now != rho:
                 over, rho, lower = over * (rho / now), now, _factor(curved, now)
-            mask = compute_mask({name: (target + over).abs()}, given, groups=groups, **numbers)[name]
-            sparse = (target + over).where(mask, 0)
-            over = target + over - sparse
-            target = dense + rho * _solve(sparse - over - dense, lower)
+            both = target + over
+            mask = compute_mask({name: both.abs()}, given, groups=groups, **numbers)[name]
+            over = both.masked_fill(mask, 0)
+            target = torch.add(dense, _solve(both.where(mask, -both) - dense, lower), alpha=rho)  # Z - U = +-(V + U)
         return ((target + over) / sizes).where(mask, 0).to(weight.dtype), mask
 
 
@@ -129,7 +130,7 @@ def _factor(curved: Tensor, rho: float) -> Tensor:
 
 
 def _solve(values: Tensor, lower: Tensor) -> Tensor:
-    """values (lower lower^T)^-1: two triangular solves cost what a product with the inverse does, which is not needed."""
+    """values (lower lower^T)^-1, by two triangular solves: as fast as a product with the inverse, which is not made."""
     half = torch.linalg.solve_triangular(lower.mT, values, upper=True, left=False)
     return torch.linalg.solve_triangular(lower, half, upper=False, left=False)
 
@@ -137,18 +138,12 @@ def _solve(values: Tensor, lower: Tensor) -> Tensor:
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _rounds(value: Any) -> int:
-    number = _read.integer(value, "rounds", "rounds=10")
-    if not 1 <= number < 2**31:
-        raise ValueError(f"`rounds` must be at least 1, got {number}. For example rounds=10.")
-    return number
-
-
-def _ramp(rounds: int, penalty: Any) -> list[float]:
-    """The penalty of each round."""
-    if isinstance(penalty, (str, Tensor, Mapping)) or not isinstance(penalty, Sequence) or not len(penalty):
-        raise TypeError(f"`penalty` must be a sequence of numbers, got {penalty!r}. For example penalty=(0.1, 1.0).")
-    values = [_read.real(v, "penalty", "a sequence of numbers", "penalty=(0.1, 1.0)") for v in penalty]
-    if not all(0 < v < float("inf") for v in values):
-        raise ValueError(f"`penalty` must hold positive numbers, got {penalty!r}. For example penalty=(0.1, 1.0).")
-    return [values[len(values) * t // rounds] for t in range(rounds)]
+def _penalties(value: Any) -> list[float]:
+    """Read the penalty of each round."""
+    example = "For example penalty=(0.1, 0.3, 1.0)."
+    if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+        raise TypeError(f"`penalty` must be a sequence of numbers, one a round, got {value!r}. {example}")
+    penalties = [_read.real(v, "penalty", "a sequence of numbers", "penalty=(0.1, 0.3, 1.0)") for v in value]
+    if not all(0 < v < float("inf") for v in penalties):
+        raise ValueError(f"`penalty` must hold positive, finite numbers, got {value!r}. {example}")
+    return penalties

@@ -66,6 +66,8 @@ def _best(dense: Tensor, curved: Tensor, mask: Tensor) -> Tensor:
 
     An operator, as the sizes of the systems are data.
     """
+    if not dense.numel():
+        return torch.zeros_like(dense)
     patterns, of_row = torch.unique(mask, dim=0, return_inverse=True)
     slopes, best = dense @ curved, torch.zeros_like(dense)
     for i, pattern in enumerate(patterns):

@@ -54,7 +54,7 @@ def _settle_runs(
 
 
 def _settle(lost: Any, columns: Any, moved: Any, unit: Any, kept: Any, where: Callable[..., Any]) -> None:
-    """Write what the columns of a run lose, D(j) = W(j) where pruned, else -(what comes from before the run + D R(j))."""
+    """Write what the columns of a run lose: D(j) = W(j) where pruned, else -(what comes from before it + D R(j))."""
     for start in range(0, len(columns), _STEP):
         stop = min(start + _STEP, len(columns))
         here = moved[start:stop]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from masklib import _read
-from masklib._names import Tensors, TensorsT, like, named
+from masklib._names import Tensors, TensorsT, like
 from masklib.groups import elements
-from masklib.methods import compute_mask
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.surgery._blocks import Blocks, chooser, runs

@@ -1,29 +1,19 @@
-"""Budgets: one model-wide sparsity, shared out among the tensors of a mapping.
-
-    sparsities = budgets.erk(weights, 0.9)
-    masks = layerwise(l1_unstructured)(weights, sparsity=sparsities)
-    masks = layerwise(l1_unstructured)(weights, keep=budgets.kept(weights, sparsities))      # the total to the element
-
-Only names and shapes are looked at. The sparsities of a budget, weighted by size, add up to what was asked for; what
-cannot be met is refused, never clamped. `proportional` makes a budget of densities of your own.
-"""
+"""Budgets that look at names and shapes alone, or at numbers of your own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from masklib import _read
+from masklib.budgets._sharing import Fixed, Params, in_proportion, shared_out
 from masklib.groups import elements
 from masklib.groups._plan import folded, folds
 
 _ELEMENTS = elements()
-Params = Mapping[str, Tensor]
-Fixed = Mapping[str, float] | Callable[[str, Tensor], float | None]
 
 
 def uniform(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: int = 0) -> dict[str, float]:
@@ -74,7 +64,7 @@ def proportional(
     {'a': 0.25, 'b': 0.75}
     """
     _read.same_names(densities, _read.mapping(params, "params"), "densities", "params")
-    return _shared_out(params, sparsity, {n: _density(densities[n], n) for n in params}, fixed, least)
+    return _in_proportion(params, sparsity, {n: _density(densities[n], n) for n in params}, fixed, least)
 
 
 def er(params: Params, sparsity: float, *, fixed: Fixed | None = None, least: int = 0) -> dict[str, float]:
@@ -163,71 +153,25 @@ def kept(params: Params, sparsities: Mapping[str, float], *, groups: Any = _ELEM
     return counts
 
 
-# ---- sharing out ----------------------------------------------------------------------------------------------------
-
-
 def _by_shape(
     params: Params, sparsity: float, raw: Callable[[tuple[int, ...]], float], fixed: Fixed | None, least: int
 ) -> dict[str, float]:
     """`proportional` to a function of the shape; tensors without elements have none."""
     tensors = _read.mapping(params, "params")
     ratios = {n: raw(tuple(t.shape)) if t.numel() else 1.0 for n, t in tensors.items()}
-    return _shared_out(params, sparsity, ratios, fixed, least)
+    return _in_proportion(params, sparsity, ratios, fixed, least)
 
 
-def _shared_out(
-    params: Params, sparsity: float, raw: Mapping[str, float], fixed: Fixed | None, least: int
+def _in_proportion(
+    params: Params, sparsity: float, ratios: Mapping[str, float], fixed: Fixed | None, least: int
 ) -> dict[str, float]:
-    """Sparsities whose densities are proportional to `raw`, within what each tensor can keep."""
-    sizes, total = {n: t.numel() for n, t in params.items()}, _read.share(sparsity, "sparsity")
-    given = _given(params, fixed)
-    free = [n for n in sizes if n not in given and sizes[n]]
-    alive = (1 - total) * sum(sizes.values()) - sum((1 - s) * sizes[n] for n, s in given.items())
-    low = {n: _least(least, sizes[n], n) / sizes[n] for n in free}
-    fewest = sum(low[n] * sizes[n] for n in free)
-    most = sum(sizes[n] if raw[n] else low[n] * sizes[n] for n in free)
-    _reachable(total, alive, fewest, most, sizes, given)
-    bare = {n: low[n] for n in free if not raw[n]}  # in no proportion: these keep the least
-    left = alive - sum(density * sizes[n] for n, density in bare.items())
-    densities = bare | _densities({n: raw[n] for n in free if raw[n]}, sizes, low, left)
-    return {n: given[n] if n in given else 1 - densities.get(n, 0.0) for n in sizes}
-
-
-def _densities(
-    raw: Mapping[str, float], sizes: Mapping[str, int], low: Mapping[str, float], alive: float
-) -> dict[str, float]:
-    """clip(e * raw, low, 1) with the e that keeps `alive` elements: set what hits a bound aside until nothing does."""
-    densities: dict[str, float] = {}
-    free = dict(raw)
-    while free:
-        left = alive - sum(densities[n] * sizes[n] for n in densities)
-        e = left / sum(free[n] * sizes[n] for n in free)
-        over = {n: 1.0 for n, r in free.items() if e * r > 1}
-        under = {n: low[n] for n, r in free.items() if e * r < low[n]}
-        if not over and not under:
-            return densities | {n: e * r for n, r in free.items()}
-        excess = sum((e * free[n] - 1) * sizes[n] for n in over) - sum((low[n] - e * free[n]) * sizes[n] for n in under)
-        bound = over if excess >= 0 else under
-        densities |= bound
-        free = {n: r for n, r in free.items() if n not in bound}
-    return densities
+    """What is in no proportion to the others keeps the least."""
+    bare = [n for n, ratio in ratios.items() if not ratio]
+    return shared_out(params, sparsity, in_proportion(ratios), fixed, least, bare)
 
 
 def _ratio(shape: tuple[int, ...]) -> float:
     return sum(shape) / math.prod(shape) if len(shape) > 1 else 1.0
-
-
-def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
-    """The sparsities that are given, by name: what is a name is no pattern, and comes before those that fit it."""
-    if fixed is None:
-        return {}
-    if callable(fixed):
-        values = {n: fixed(n, t) for n, t in params.items()}
-        return {n: _read.share(s, f"fixed({n!r})") for n, s in values.items() if s is not None}
-    _patterns_fit(fixed, params)
-    patterns = [p for p in fixed if p not in params]
-    first = {n: [n] if n in fixed else [p for p in patterns if fnmatchcase(n, p)][:1] for n in params}
-    return {n: _read.share(fixed[p[0]], f"fixed[{p[0]!r}]") for n, p in first.items() if p}
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -256,38 +200,3 @@ def _density(value: Any, name: str) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"`{where}` must be finite and not negative, got {value!r}. For example 0.5.")
     return number
-
-
-def _least(value: Any, size: int, name: str) -> int:
-    """Read how many elements a tensor keeps at least."""
-    count = _read.integer(value, "least", "least=1")
-    if not 0 <= count <= size:
-        raise ValueError(f"`least` must be between 0 and the size {size} of {name!r}, got {count}. Fix that tensor.")
-    return count
-
-
-def _reachable(
-    sparsity: float, alive: float, fewest: float, most: float, sizes: Mapping[str, int], given: Mapping[str, float]
-) -> None:
-    """Refuse a sparsity that the tensors which are not fixed cannot make up for."""
-    slack = 1e-9 * sum(sizes.values())
-    if fewest - slack <= alive <= most + slack:
-        return
-    everything = max(sum(sizes.values()), 1)
-    low, high = (sparsity + (alive - bound) / everything for bound in (most, fewest))
-    raise ValueError(
-        f"`sparsity` must be between {low:.6g} and {high:.6g} with these `fixed` and `least`, got {sparsity}. "
-        f"Fixed are: {dict(given)}."
-    )
-
-
-def _patterns_fit(patterns: Any, names: Iterable[str]) -> None:
-    """Refuse a pattern that fits no name."""
-    if not isinstance(patterns, Mapping):
-        raise TypeError(f"`fixed` must be a mapping or a function, got {patterns!r}. For example {{'*.bias': 0.0}}.")
-    for pattern in patterns:
-        _read.is_name(pattern, "fixed")
-    known = list(names)
-    idle = [p for p in patterns if p not in known and not any(fnmatchcase(n, p) for n in known)]
-    if idle:
-        raise ValueError(f"`fixed` has names that fit no tensor: {idle}. The tensors: {known}.")
