@@ -100,6 +100,7 @@ def _pairs(outputs: Any, gates: Any) -> None:
                 f"{tuple(weights[name].shape)} and {tuple(value.shape)}. For norms alone, pass norms[..., None]."
             )
         for tensor, place in ((value, places[1]), (weights[name], places[0])):
+            _read.is_whole(tensor, place)
             if tensor.is_complex():
                 raise TypeError(f"{place} must be real, got {tensor.dtype}. Pass its norms, .abs()[..., None].")
         _read.same_device(weights[name], value, *places, "gates")

@@ -122,6 +122,7 @@ def _product(inputs: int, grads: int) -> int:
 
 def _refuse_vectors(params: Any) -> None:
     for name, weight in _read.inexact(params, "params").items():
+        _read.is_whole(weight, _read.place(name, "params"))
         if weight.dim() < 2:
             raise ValueError(
                 f"{_read.place(name, 'params')} must have two dims or more, got shape {tuple(weight.shape)}: a bias "

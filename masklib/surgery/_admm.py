@@ -45,7 +45,7 @@ def admm(
         V = V0 + rho (Z - U - V0) (G + rho I)^-1
 
     The result is mask * (V + U) / d of the last round. The penalty rho grows from round to round (U is divided by what
-    it grows by), so that the mask settles. The outputs of the layer change less than with `sparsegpt`: all columns make up for each,
+    """Prune a weight by alternating directions: each round chooses the mask anew, then moves what survives.
     not only those to the right. Features that are always zero (a zero on the diagonal of H) are pruned first. Each
     tensor of a mapping is pruned on its own.
 
