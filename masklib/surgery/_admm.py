@@ -45,9 +45,9 @@ def admm(
         V = V0 + rho (Z - U - V0) (G + rho I)^-1
 
     The result is mask * (V + U) / d of the last round. The penalty rho grows from round to round (U is divided by what
-    """Prune a weight by alternating directions: each round chooses the mask anew, then moves what survives.
-    not only those to the right. Features that are always zero (a zero on the diagonal of H) are pruned first. Each
-    tensor of a mapping is pruned on its own.
+    it grows by), so that the mask settles. The outputs of the layer change less than with `sparsegpt`: all columns make
+    up for each, not only those behind it. Features that are always zero (a zero on the diagonal of H) are pruned first.
+    Each tensor of a mapping is pruned on its own.
 
     Args:
         weight: of shape (out, in), a tensor or a mapping by name.
