@@ -1,5 +1,8 @@
 """The smaller network: which dims are cut together, and the model without the units that a mask has killed."""
 
+from ._count import Count as Count
+from ._count import count as count
+from ._count import within as within
 from ._sets import Dim as Dim
 from ._sets import Fixed as Fixed
 from ._sets import Set as Set

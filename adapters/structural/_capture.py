@@ -29,8 +29,8 @@ class Captured(NamedTuple):
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares all tensors, in eval mode, with caches off."""
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    """A copy of the modules that shares the parameters, in eval mode, with caches off."""
+    shared = {id(t): t for t in model.parameters()}  # buffers are what a forward may write to
     copied = copy.deepcopy(model, shared).eval()
     for module in copied.modules():
         held: list[Any] = [getattr(module, name, None) for name in ("config", "generation_config")]
@@ -56,13 +56,12 @@ def capture(model: nn.Module, inputs: Any) -> Captured:
     """Export a twin of the model; parameters and buffers by their first names."""
     args, kwargs = call(inputs)
     hosts = twin(model)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+    with quiet():
         try:
             program = torch.export.export(hosts, args, kwargs, strict=False)
         except Exception as error:
             raise ValueError(
-                f"`model` cannot be captured by torch.export with these `example_inputs`: {_first(error)} "
+                f"`model` cannot be captured by torch.export with these `example_inputs`: {first_line(error)} "
                 "Pass inputs that model(*example_inputs), or model(**example_inputs), takes."
             ) from error
     first = first_names(hosts)
@@ -84,7 +83,8 @@ def _held(model: nn.Module, first: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of a message, as a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".") + "."
 
@@ -101,9 +101,8 @@ def first_names(model: nn.Module) -> dict[str, str]:
     return {name: seen.setdefault(id(tensor), name) for name, tensor in tensors(model)}
 
 
-def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Rule], choices: Mapping[str, int]) -> Any:
-    """Walk through a captured graph: the walk, and the labels of each parameter and buffer."""
-    walk = Walk(choices)
+def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Rule], walk: Walk) -> dict[str, Act]:
+    """Walk through a captured graph: the labels of each parameter and buffer."""
     known = {n: Act(tuple(walk.labels.fresh(k) for k in shape), True) for n, (shape, live) in shapes.items() if live}
     graph = captured.program.graph
     holes = [node for node in graph.nodes if node.op == "placeholder"]
@@ -120,12 +119,12 @@ def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Ru
         why = captured.held.get(name, unused)
         for array in act.dims if why else ():
             walk.labels.fix(array, str(why))
-    return walk, known
+    return known
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No gradients and no warnings of what is run only to look at it."""
-    with warnings.catch_warnings(), torch.no_grad():
+    """No gradients, no warnings and no random numbers of the caller, for what is run only to look at it."""
+    with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         yield

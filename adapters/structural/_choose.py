@@ -9,26 +9,42 @@ from typing import Any
 
 from . import _layers, _plain, _views
 from ._capture import Captured, walked
+from ._uses import Uses
 from ._walk import Rule, Walk
 
 RULES: dict[str, Rule] = {**_plain.RULES, **_views.RULES, **_layers.RULES}
 
 
-def best_walk(captured: Captured, shapes: Mapping[str, Any]) -> Any:
+def best_walk(captured: Captured, shapes: Mapping[str, Any], uses: Uses) -> Any:
     """Walk with the first factor everywhere; where all came to nothing, try the others, alike sites together.
 
     A packed projection of (3, heads, size) is such a site: the 3 is taken apart, the heads can go.
     """
     choices: dict[str, int] = {}
-    walk, known = walked(captured, shapes, RULES, choices)
+    walk, known = _walked(captured, shapes, uses, choices)
     score = _live(walk, known)
     for sites in _dead(walk):
         for other in range(1, walk.sites[sites[0]][0]):
             tried = choices | dict.fromkeys(sites, other)
-            again, labels = walked(captured, shapes, RULES, tried)
+            again, labels = _walked(captured, shapes, uses, tried)
             if _live(again, labels) > score:
                 walk, known, choices, score = again, labels, tried, _live(again, labels)
                 break
+    return walk, known
+
+
+def _walked(captured: Captured, shapes: Mapping[str, Any], uses: Uses, choices: Mapping[str, int]) -> Any:
+    """A walk, after which sizes that come from one attribute are one."""
+    walk = Walk(choices)
+    known = walked(captured, shapes, RULES, walk)
+    held: dict[tuple[str, str], Any] = {}
+    for size in walk.sizes:
+        name = uses.get((size.path, *size.call), {}).get(size.place)
+        if name is not None:
+            first = held.setdefault((size.path, name), size.labels)
+            walk.labels.unite(
+                first, size.labels, f"`{name}` of {size.path or 'the model'} is the number of several sizes"
+            )
     return walk, known
 
 

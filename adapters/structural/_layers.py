@@ -32,6 +32,8 @@ def _conv(walk: Walk, a: SimpleNamespace, out: Any, outs: Array, ins: Array, tra
     for dim in a.input.dims[-spatial:]:
         walk.fix(dim, "slides along it")
     given = a.input.dims[-spatial - 1]
+    moved = a.input.dims[-spatial:] if transposed else fixed(out.shape[-spatial:])
+    walk.products.append((*a.input.dims[: -spatial - 1], *moved, *a.weight.dims))
     if a.groups > 1:
         outs = _grouped(walk, a.groups, given, outs, ins, transposed)
     else:
@@ -55,7 +57,15 @@ def batch_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     """Each channel by itself."""
     channels = 1 if len(a.input.dims) > 1 else 0
     walk.unite(a.input.dims[channels], *(x.dims[0] for x in a.all[1:] if len(x.dims) == 1))
+    walk.size(a.input.dims[channels], name="num_features")
     return made_of(out, lambda t: a.input if len(t.shape) == len(a.input.dims) else Act(fixed(t.shape)))
+
+
+def prelu(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    """A slope for each channel, or one for all."""
+    if a.weight.shape != (1,):
+        walk.unite(a.self.dims[min(1, len(a.self.dims) - 1)], a.weight.dims[0])
+    return Act(a.self.dims)
 
 
 def layer_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
@@ -109,6 +119,7 @@ def attention(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
             times = len(batch[d]) // len(other)
             if len(other) > 1:
                 walk.unite(batch[d], np.repeat(other, times))
+    walk.products += [(*batch, q.dims[-2], k.dims[-2], last) for last in (q.dims[-1], v.dims[-1])]
     mask = getattr(a, "attn_mask", None)
     if isinstance(mask, Act):
         scores = Act((*batch, q.dims[-2], k.dims[-2]))
@@ -132,11 +143,28 @@ def recurrent(gates: int) -> Rule:
             walk.unite(hidden, cell[1].dims[1], why=walk.at)
             for tensor in cell:
                 walk.unite(np.tile(hidden, gates), tensor.dims[0])
+            walk.products += [(*a.input.dims[:-1], *cell[i].dims) for i in (0, 1)]
             walk.unite(entering if number < ways else np.tile(hidden, ways), cell[0].dims[1])
         states = a.hx if isinstance(a.hx, list) else [a.hx]
         for state in states:
             walk.unite(hidden, state.dims[-1])
         return [Act((*a.input.dims[:-1], np.tile(hidden, ways))), *(Act((*s.dims[:-1], hidden)) for s in states)]
+
+    return rule
+
+
+def cell(gates: int) -> Rule:
+    """One step of an LSTM, GRU or RNN."""
+
+    def rule(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
+        hidden = a.w_hh.dims[1]
+        walk.unite(a.input.dims[-1], a.w_ih.dims[1])
+        walk.products += [(*a.input.dims[:-1], *weight.dims) for weight in (a.w_ih, a.w_hh)]
+        rows = [t.dims[0] for t in (a.w_ih, a.w_hh, a.b_ih, a.b_hh) if t is not None]
+        walk.unite(np.tile(hidden, gates), *rows)
+        states = a.hx if isinstance(a.hx, list) else [a.hx]
+        walk.unite(hidden, *(s.dims[-1] for s in states))
+        return made_of(out, lambda t: Act((*states[0].dims[:-1], hidden)))
 
     return rule
 
@@ -154,6 +182,7 @@ RULES: dict[str, Rule] = {
     **{f"max_pool{n}d_with_indices": spatial(n) for n in (2, 3)},
     **dict.fromkeys(["batch_norm", "_native_batch_norm_legit", "native_batch_norm", "instance_norm"], batch_norm),
     **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm"], layer_norm),
+    "prelu": prelu,
     "convolution": convolution,
     "group_norm": group_norm,
     "pad": spatial(0),
@@ -161,6 +190,10 @@ RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": attention,
     "lstm": recurrent(4),
     "gru": recurrent(3),
+    "lstm_cell": cell(4),
+    "gru_cell": cell(3),
+    "rnn_tanh_cell": cell(1),
+    "rnn_relu_cell": cell(1),
     "rnn_tanh": recurrent(1),
     "rnn_relu": recurrent(1),
 }

@@ -56,12 +56,14 @@ def contract(walk: Walk, left: Act, i: int, right: Act, j: int) -> None:
 
 def linear(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.input, -1, a.weight, 1)
+    walk.products.append((*a.input.dims, a.weight.dims[0]))
     rows = walk.unite(a.weight.dims[0], *([a.bias.dims[0]] if a.bias else []))
     return Act((*a.input.dims[:-1], rows))
 
 
 def addmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.mat1, 1, a.mat2, 0)
+    walk.products.append((*a.mat1.dims, a.mat2.dims[1]))
     product = Act((a.mat1.dims[0], a.mat2.dims[1]))
     return pointwise(walk, SimpleNamespace(all=[a.self, product]), out)
 
@@ -73,6 +75,7 @@ def matmul(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     ends = ((left.dims[-2],) if len(left.dims) > 1 else ()) + ((right.dims[-1],) if len(right.dims) > 1 else ())
     batch = out.shape[: len(out.shape) - len(ends)]
     first = aligned(walk, [Act(left.dims[:-2]), Act(right.dims[:-2])], batch)
+    walk.products.append((*first, *ends, left.dims[-1]))
     return Act((*first, *ends), both)
 
 
@@ -91,6 +94,7 @@ def einsum(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
         walk.unite(*(array for _, array in sides))
         if letter not in result and (len(sides) == 1 or not any(act.weight for act, _ in sides)):
             walk.fix(sides[0][1], "sums over it, and no side is a parameter")
+    walk.products.append(tuple(sides[0][1] for sides in found.values()))
     return Act(tuple(found[letter][0][1] for letter in result), all(x.weight for x in a.all))
 
 
@@ -222,7 +226,7 @@ def _table(rule: Rule, names: str) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **_table(pointwise, "add where masked_fill dropout feature_dropout alpha_dropout gelu silu relu relu6 hardtanh"),
-    **_table(pointwise, "softplus elu celu selu leaky_relu mish hardswish hardsigmoid prelu lerp clamp pow bernoulli"),
+    **_table(pointwise, "softplus elu celu selu leaky_relu mish hardswish hardsigmoid lerp clamp pow bernoulli"),
     **_table(same, "contiguous clone detach alias to _to_copy type_as float double half bfloat16 lift_fresh_copy"),
     **_table(same, "copy_to_dtype positive resolve_conj resolve_neg pin_memory expand_copy rrelu"),
     **_table(nothing, "_assert_tensor_metadata _assert_async arange scalar_tensor sym_size empty rand randn linspace"),

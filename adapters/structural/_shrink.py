@@ -47,34 +47,30 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor], structure: Structure) 
     >>> shrink(net, masks, found)[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    params, kept_masks = _read_all(model, masks, structure)
-    dead = dead_units(structure, kept_masks)
+    params, kept = _read_all(model, masks, structure)
+    dead = dead_units(structure, kept)
     _refuse_dead(structure, dead)
-    shapes = {name: tensor.shape for name, tensor in tensors(model)}
-    small = smaller(model, kept_masks, kept_places(structure, dead, shapes))
-    gone = roots_of(structure, dead)
-    _verified(model, apply(params, kept_masks), small, structure, gone)
-    follow_config(small, sizes_after(structure, gone))
+    small, why = _tried(model, params, kept, structure, dead)
+    if why is not None:
+        _refuse_cut(model, params, kept, structure, dead, why)
+    follow_config(small, sizes_after(structure, roots_of(structure, dead)))
     return small
 
 
-def _verified(model: nn.Module, masked: Any, small: nn.Module, structure: Structure, gone: Any) -> None:
-    """Write the numbers that make the smaller model compute what the masked one does."""
-    found, before = changes(model, structure, gone), dict(model.named_modules())
+def _tried(model: nn.Module, params: Any, masks: Any, structure: Structure, dead: Any) -> tuple[nn.Module, str | None]:
+    """The smaller model with numbers that make it compute what the masked one does; or why it does not."""
+    shapes = {name: tensor.shape for name, tensor in tensors(model)}
+    small, masked = smaller(model, masks, kept_places(structure, dead, shapes)), apply(params, masks)
+    found, before = changes(model, structure, roots_of(structure, dead)), dict(model.named_modules())
     why = None
     for chosen in tries(model, found):
         for change in found:
             setattr(small.get_submodule(change.path), change.name, getattr(before[change.path], change.name))
         set_all(small, chosen)
-        if any(t.is_meta for _, t in tensors(model)):
-            return
         why = difference(model, masked, small, structure.inputs)
         if why is None:
-            return
-    raise ValueError(
-        f"`masks` cut a model that would no longer compute what the masked one does: {why}. Where the code holds a "
-        "size as a number of its own, let it read the size from a tensor; structure.explain() shows what is cut."
-    )
+            break
+    return small, why
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -91,6 +87,8 @@ def _read_all(model: Any, masks: Any, structure: Any) -> tuple[dict[str, Tensor]
             f"`structure` must be what structure(model, example_inputs) returns, got {type(structure).__name__}."
         )
     _read.mapping(masks, "masks")
+    if any(t.is_meta for _, t in tensors(model)):
+        raise ValueError("`model` must have values to be cut, got one on the meta device. Load its weights first.")
     params, first = dict(model.named_parameters(remove_duplicate=False)), first_names(model)
     _read.known_names(_read.tensors(masks, "masks"), params, "masks", "params")
     for name, mask in masks.items():
@@ -120,3 +118,23 @@ def _refuse_dead(structure: Structure, dead: list[Tensor]) -> None:
             "`masks` kill no unit in all its tensors, so that there is nothing to cut. "
             "Pass groups=structure.groups(p=2) to compute_mask, with the scores of all structure.names."
         )
+
+
+# Of so many sets each is tried alone to name the one that cannot be cut; more would take long on large models.
+_ALONE = 12
+
+
+def _refuse_cut(model: nn.Module, params: Any, masks: Any, structure: Structure, dead: Any, why: str) -> None:
+    """Refuse what would not compute the same, and name a set that does not."""
+    cut = [i for i, gone in enumerate(dead) if gone.any()]
+    guilty = ""
+    for i in cut[:_ALONE]:
+        alone = [gone & (i == j) for j, gone in enumerate(dead)]
+        if _tried(model, params, masks, structure, alone)[1] is not None:
+            guilty = f" Not even of {structure.sets[i]!r} alone can units be cut."
+            break
+    raise ValueError(
+        f"`masks` cut a model that would no longer compute what the masked one does: {why}.{guilty} Where the code "
+        "holds a size as a number of its own, let it read the size from a tensor, or leave the set out with "
+        "structure.select()."
+    )

@@ -18,10 +18,10 @@ _OF_TENSORS: dict[str, dict[str, tuple[str, int]]] = {
     "Linear": {"in_features": ("weight", 1), "out_features": ("weight", 0)},
     "Conv1D": {"nx": ("weight", 0), "nf": ("weight", 1)},  # of transformers
     "Embedding": {"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)},
-    "_NormBase": {"num_features": ("weight", 0)},
     "GroupNorm": {"num_channels": ("weight", 0)},
     "PReLU": {"num_parameters": ("weight", 0)},
     "RNNBase": {"input_size": ("weight_ih_l0", 1), "hidden_size": ("weight_hh_l0", 1)},
+    "RNNCellBase": {"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)},
     "Bilinear": {"out_features": ("weight", 0), "in1_features": ("weight", 1), "in2_features": ("weight", 2)},
 }
 
@@ -84,7 +84,7 @@ def _facts(structure: Structure, gone: Any) -> _Facts:
     for size in structure.sizes:
         name = size.name or structure.uses.get((size.path, *size.call), {}).get(size.place)
         if name is not None:
-            found.setdefault((size.path, name), set()).add(_left(structure, size.labels, gone))
+            found.setdefault((size.path, name), set()).add(left(structure, size.labels, gone))
     return found
 
 
@@ -92,14 +92,15 @@ def _head_counts(modules: Any, structure: Structure, gone: Any, facts: _Facts) -
     """Numbers that only say, by their names, how many heads there are or how wide they are together."""
     found = {}
     for size in structure.sizes:
-        old, new = len(size.labels), _left(structure, size.labels, gone)
+        old, new = len(size.labels), left(structure, size.labels, gone)
         for name, value in own_numbers(modules[size.path]) if old != new else ():
             if value == old and _HEADS.search(name) and (size.path, name) not in facts:
                 found[size.path, name] = Change(size.path, name, new)
     return list(found.values())
 
 
-def _left(structure: Structure, labels: Any, gone: Any) -> int:
+def left(structure: Structure, labels: Any, gone: Any) -> int:
+    """How many positions stay."""
     return int((~np.isin(structure.walk.labels.roots(labels), gone)).sum())
 
 
@@ -108,7 +109,7 @@ def sizes_after(structure: Structure, gone: Any) -> dict[int, set[int]]:
     found: dict[int, set[int]] = {}
     arrays = [size.labels for size in structure.sizes] + [d for act in structure.known.values() for d in act.dims]
     for labels in arrays:
-        new = _left(structure, labels, gone)
+        new = left(structure, labels, gone)
         if new != len(labels):
             found.setdefault(len(labels), set()).add(new)
     return found

@@ -29,6 +29,7 @@ class Structure:
         shapes: of the tensors that the sets span, by name.
         unknown: the operators that are not known, with a module in which each is met.
         inputs: the example inputs.
+        parameters: the sizes of all parameters, by the first of their names.
         walk: the labels of the graph.
         known: the labels of each parameter and buffer.
         uses: which attribute of a module arrives as which size.
@@ -39,6 +40,7 @@ class Structure:
     shapes: dict[str, tuple[int, ...]]
     unknown: dict[str, str]
     inputs: Any
+    parameters: dict[str, tuple[int, ...]]
     walk: Walk = field(default_factory=Walk)
     known: dict[str, Act] = field(default_factory=dict)
     uses: Uses = field(default_factory=dict)
@@ -167,7 +169,8 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
         raise TypeError(f"`model` must be a module, got {type(model).__name__}. For example structure(model, (x,)).")
     first = first_names(model)
     shapes = {n: (tuple(t.shape), _labelled(t)) for n, t in tensors(model) if first[n] == n}
-    walk, known = best_walk(capture(model, example_inputs), shapes)
+    captured, uses = capture(model, example_inputs), uses_of(model, example_inputs)
+    walk, known = best_walk(captured, shapes, uses)
     parameters = {name for name, _ in model.named_parameters()}
     found = [s for s in sets_of(walk, known, parameters) if s.units > 1]
     spanned = {d.name for s in found for d in s.dims}
@@ -177,9 +180,10 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
         {n: shape for n, (shape, _) in shapes.items() if n in spanned},
         walk.unknown,
         example_inputs,
+        {n: shape for n, (shape, _) in shapes.items() if n in parameters},
         walk,
         known,
-        uses_of(model, example_inputs),
+        uses,
     )
 
 

@@ -10,12 +10,23 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ._capture import call, quiet, twin
+from ._capture import call, first_line, quiet, twin
 
 # By module, operator, and the how-manieth call of it there: the attribute at each place of the sizes.
 Uses = dict[tuple[str, str, int], dict[int, str]]
 
-LAYERS = ("Linear", "Conv1D", "Embedding", "_NormBase", "GroupNorm", "PReLU", "RNNBase", "Bilinear", "_ConvNd")
+LAYERS = (
+    "Linear",
+    "Conv1D",
+    "Embedding",
+    "_NormBase",
+    "GroupNorm",
+    "PReLU",
+    "RNNBase",
+    "RNNCellBase",
+    "Bilinear",
+    "_ConvNd",
+)
 
 
 class Told(int):
@@ -59,8 +70,14 @@ def uses_of(model: nn.Module, inputs: Any) -> Uses:
             setattr(module, name, told)
         _follow(module, path, watch.path)
     args, kwargs = call(inputs)
-    with quiet(), watch:
-        hosts(*args, **kwargs)
+    with quiet():
+        try:
+            with watch:
+                hosts(*args, **kwargs)
+        except Exception as error:
+            if any(t.is_meta for t in model.parameters()):
+                return {}  # code that looks at values; shrink refuses what is on the meta device
+            raise ValueError(f"`model` cannot be run on these `example_inputs`: {first_line(error)}") from error
     return watch.uses
 
 

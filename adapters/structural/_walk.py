@@ -57,6 +57,7 @@ class Walk:
 
     Args:
         choices: at which regrouping another factor than the first is kept, by site.
+        products: for each contraction the dims whose sizes multiply to its number of multiplications.
     """
 
     choices: Mapping[str, int] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Walk:
     sizes: list[Size] = field(default_factory=list)
     sites: dict[str, tuple[int, Array]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    products: list[tuple[Array, ...]] = field(default_factory=list)
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     at: str = ""
     path: str = ""

@@ -10,10 +10,12 @@ import torch
 import zoo
 from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
 
 import masklib as ml
-from masklib.adapters.structural import shrink, structure
+from masklib.adapters.structural import count, shrink, structure, within
 
 pytestmark = pytest.mark.filterwarnings("ignore:the config of")
 NAMES = [*zoo.PLAIN, *zoo.LANGUAGE]
@@ -69,6 +71,7 @@ def test_every_set_is_cut_at_random_and_computes_what_the_masked_model_does(name
     masks, tolerance = random_masks(model, sets, seed), 1e-6 if name in zoo.LANGUAGE else 1e-11
     small = shrink(model, masks, sets)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert count(sets, masks).parameters == sum(p.numel() for p in small.parameters())
     torch.manual_seed(seed)
     others = pytree.tree_map(
         lambda t: torch.cat([t, t.flip(1)]) if t.dtype == torch.int64 else torch.randn_like(t), inputs
@@ -189,68 +192,6 @@ def test_reasons_are_said():
     assert "12 units of wide.weight[0]" in repr(sets)
 
 
-class Odd(nn.Module):
-    """An operator that nothing is known of, on one of two layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.out = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 2)
-
-    def forward(self, x):
-        return self.out(torch.linalg.inv(torch.diag_embed(self.second(torch.relu(self.first(x))).exp())).sum(-1))
-
-
-def test_an_unknown_operator_fixes_what_enters_it():
-    sets = structure(Odd(), (torch.randn(2, 3),))
-    assert [s.dims[0].name for s in sets.sets] == ["first.weight"]
-    assert sets.unknown
-    assert "that structure() does not know" in sets.explain("second.weight")
-    assert "is an operator that structure() does not know" in sets.explain().splitlines()[-1]
-
-
-class Literal(nn.Module):
-    """Code that holds a size as a literal."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.out = nn.Conv2d(1, 4, 3), nn.Linear(16, 2)
-
-    def forward(self, x):
-        return self.out(torch.relu(self.first(x)).view(-1, 16))
-
-
-def test_what_would_not_compute_the_same_is_refused():
-    model, inputs = Literal(), (torch.randn(2, 1, 4, 4),)
-    sets = structure(model, inputs)
-    with pytest.raises(ValueError, match="let it read the size from a tensor"):
-        shrink(model, random_masks(model, sets, 0), sets)
-
-
-class Windowed(nn.Module):
-    """A number of the value of the heads that has nothing to do with them."""
-
-    def __init__(self):
-        super().__init__()
-        self.num_heads = self.head_dim = self.window = 4
-        self.into, self.qkv, self.out = nn.Linear(3, 8), nn.Linear(8, 48), nn.Linear(16, 2)
-
-    def forward(self, x):
-        n, t, _ = x.shape
-        q, k, v = self.qkv(self.into(x)).view(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        apart = torch.arange(t)[:, None] - torch.arange(t)
-        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=apart.abs() < self.window)
-        return self.out(y.transpose(1, 2).flatten(2))
-
-
-def test_numbers_of_one_value_are_told_apart():
-    model, inputs = Windowed(), (torch.randn(2, 3, 3),)
-    sets = structure(model, inputs)
-    small = shrink(model, random_masks(model, sets, 0, 0.5), sets)
-    assert (small.num_heads, small.head_dim, small.window) == (2, 4, 4)
-    assert (model.num_heads, model.head_dim, model.window) == (4, 4, 4)
-    assert type(small.head_dim) is int
-
-
 def test_other_dead_entries_become_zeros_and_ties_stay():
     model, _inputs, sets = found("llama")
     masks = random_masks(model, sets, 0)
@@ -304,6 +245,34 @@ def test_a_config_that_cannot_hold_the_sizes_is_said():
         shrink(model, random_masks(model, sets, 0), sets)
     neurons = sets.select(lambda s: s.units == 24)
     assert shrink(model, random_masks(model, neurons, 0), neurons).config.n_inner == 14
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("lstm", "gru")])
+def test_multiplications_are_those_that_run(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.mha, "_is_fastpath_enabled", False)  # one operator for a layer, not counted
+    model, inputs, sets = found(name)
+    masks = random_masks(model, sets, 0)
+    for each, kept in ((model, None), (shrink(model, masks, sets), masks)):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            outputs(each, inputs)
+        assert counter.get_total_flops() == 2 * count(sets, kept).macs
+
+
+def test_a_budget_is_met_and_no_unit_more_has_room_in_it():
+    model, _, sets = found("mobilenet")
+    scores = {n: p.detach() for n, p in model.named_parameters() if n in sets.names}
+    for which in ("parameters", "macs"):
+        budget = getattr(count(sets), which) * 6 // 10
+        masks = within(sets, scores, **{which: budget})
+        kept = sum(int(masks[s.dims[0].name].movedim(s.dims[0].dim, 0).flatten(1).any(1).sum()) for s in sets.sets)
+        more = ml.compute_mask(scores, keep=kept + 1, groups=sets.groups(p=2, mean=True), least=1)
+        assert getattr(count(sets, masks), which) <= budget < getattr(count(sets, more), which)
+    with pytest.raises(ValueError, match="exactly one of"):
+        within(sets, scores)
+    with pytest.raises(ValueError, match="must leave room"):
+        within(sets, scores, parameters=10)
+    with pytest.raises(TypeError, match="macs"):
+        within(sets, scores, macs=0.5)
 
 
 def test_wrong_calls_say_what_to_do():

@@ -28,7 +28,7 @@ SURFACE = {
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
-    "structural": {"Dim", "Fixed", "Set", "Structure", "shrink", "structure"},
+    "structural": {"Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "structure", "within"},
 }
 
 
