@@ -31,8 +31,10 @@ def load() -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     file = next(folder().glob("*.gguf")).name
-    model = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=file, dtype=torch.float32)
-    del model.config.quantization_config  # it is dequantized: saved, the folder loads as any other
+    read = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=file, dtype=torch.float32)
+    del read.config.quantization_config
+    model = AutoModelForCausalLM.from_config(read.config)  # what was read from GGUF refuses to be saved
+    model.load_state_dict(read.state_dict())
     return model.eval(), AutoTokenizer.from_pretrained(folder(), gguf_file=file)
 
 
