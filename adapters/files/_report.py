@@ -59,9 +59,12 @@ class Report(NamedTuple):
             for name, t in self.tensors.items()
         ]
         lines.append(f"{self.dead:,} of {self.size:,} weights are dead: {100 * self.sparsity:.2f} %")
-        lines += [f"not pruned: {', '.join(names)}: {reason}" for reason, names in by_reason(self.skipped).items()]
-        lines += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
-        return "\n".join([*lines, f"{self.bytes_read:,} bytes read, {self.bytes_written:,} written"])
+        return "\n".join([*lines, *self.notes(), f"{self.bytes_read:,} bytes read, {self.bytes_written:,} written"])
+
+    def notes(self) -> list[str]:
+        """What was not pruned and why, and what did not come along: a line each."""
+        lines = [f"not pruned: {', '.join(names)}: {reason}" for reason, names in by_reason(self.skipped).items()]
+        return [*lines, f"left out: {', '.join(self.left_out)}"] if self.left_out else lines
 
 
 _SHOWN = 3  # names of one reason, beside their number

@@ -14,7 +14,7 @@ import masklib.adapters
 import masklib.adapters.prune
 
 ROOT = Path(masklib.adapters.prune.__file__).parents[1]
-FILES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("demo.py", "cli.py"))
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "demo.py" and path.parent.name != "cli")
 ORIGINAL = {
     n
     for n, v in vars(torch.nn.utils.prune).items()

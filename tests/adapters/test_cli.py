@@ -1,0 +1,224 @@
+"""The command line: what it prints where, its exit status, and a sentence for every bad call."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import sys
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import masklib as ml
+from masklib.adapters import cli
+from masklib.adapters.files import prune_checkpoint, save_masks
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with a small checkpoint."""
+    g = torch.Generator().manual_seed(0)
+    tensors = {n: torch.randn(8, 8, generator=g).to(d) for n, d in (("a.weight", torch.float32), ("b.x", torch.half))}
+    save_file(
+        {**tensors, "a.bias": torch.randn(8), "model.embed.weight": torch.randn(4, 8)}, tmp_path / "s.safetensors"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(text, capsys):
+    """The exit status, stdout and stderr of a command."""
+    try:
+        status = cli.main(text.split())
+    except SystemExit as stopped:
+        status = stopped.code
+    return (status, *capsys.readouterr())
+
+
+MAGNITUDES = ml.scores.magnitude
+CALLS = {
+    "--sparsity 0.5": partial(ml.l1_unstructured, sparsity=0.5),
+    "--sparsity 0.5 --method random --seed 3": partial(ml.random_unstructured, sparsity=0.5, key=3),
+    "--sparsity 0.5 --method random": partial(ml.random_unstructured, sparsity=0.5, key=0),
+    "--sparsity 0.3 --method ln --n 1 --dim 1": partial(ml.ln_structured, sparsity=0.3, n=1, dim=1),
+    "--sparsity 0.3 --method ln --dim -1": partial(ml.ln_structured, sparsity=0.3, n=2, dim=-1),
+    "--sparsity 0.3 --method random-structured --key 9": partial(ml.random_structured, sparsity=0.3, dim=0, key=9),
+    "--sparsity 0.3 --per-layer": partial(ml.layerwise(ml.l1_unstructured), sparsity=0.3),
+    "--sparsity 0.3 --method ln --per-layer": partial(ml.layerwise(ml.ln_structured), n=2, dim=0, sparsity=0.3),
+    "--sparsity 0.5 --per-row": lambda w: ml.compute_mask(MAGNITUDES(w), sparsity=0.5, groups=ml.rows()),
+    "--keep 2 --of 4": lambda w: ml.n_of_m(MAGNITUDES(w), keep=2, of=4),
+    "--keep 1 --of 4 --method random --key 5": lambda w: ml.n_of_m(ml.scores.random(w, key=5), keep=1, of=4),
+    "--sparsity 0.6 --budget erk": lambda w: ml.layerwise(ml.l1_unstructured)(
+        w, keep=ml.budgets.kept(w, ml.budgets.erk(w, 0.6))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CALLS)
+def test_a_call_prunes_as_its_method_does(options, folder, capsys):
+    status, out, err = run(f"prune s.safetensors t.safetensors {options}", capsys)
+    assert (status, out) == (0, "")
+    before, after = load_file("s.safetensors"), load_file("t.safetensors")
+    masks = CALLS[options]({n: before[n] for n in ("a.weight", "b.x")})
+    assert all(torch.equal(after[n], ml.apply(before, masks)[n]) for n in before)
+    assert f"{100 * ml.sparsity(masks):.2f} %" in err
+    assert "not pruned: model.embed.weight: an embedding" in err
+
+
+def test_names_masks_and_json(folder, capsys):
+    save_masks("m.safetensors", {"a.weight": torch.arange(64).view(8, 8) % 2 == 0})
+    status, out, _ = run(
+        "prune s.safetensors t.safetensors --sparsity 0.75 --names a.* --names b.x --masks m.safetensors --json", capsys
+    )
+    report = json.loads(out)
+    assert status == 0
+    assert (report["dead"], report["size"], report["sparsity"]) == (96, 128, 0.75)
+    assert report["tensors"]["b.x"]["dtype"] == "float16"
+    assert report["skipped"]["a.bias"] == "of one dim"
+    assert not load_file("t.safetensors")["a.weight"].view(-1)[1::2].any()
+
+
+def test_a_dry_run_writes_nothing_and_says_the_same(folder, capsys):
+    _, out, err = run("prune s.safetensors --sparsity 0.5 --dry-run --json", capsys)
+    assert "Nothing was written: --dry-run." in err
+    assert [p.name for p in folder.iterdir()] == ["s.safetensors"]
+    _, again, err = run("prune s.safetensors t.safetensors --sparsity 0.5 --json", capsys)
+    assert "Written: t.safetensors" in err
+    assert json.loads(out)["tensors"] == json.loads(again)["tensors"]
+
+
+def test_info_says_what_is_sparse(folder, capsys):
+    prune_checkpoint("s.safetensors", "t.safetensors", lambda s, m: ml.n_of_m(MAGNITUDES(s), keep=2, of=4))
+    status, out, err = run("info t.safetensors", capsys)
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["a.weight"] == ["8x8", "float32", "32", "50.00", "%", "2:4"]
+    assert rows["model.embed.weight"] == ["4x8", "float32", "0", "0.00", "%"]
+    assert rows["all"][:3] == ["64", "38.10", "%"]
+    status, out, err = run("info t.safetensors --json", capsys)
+    found = json.loads(out)
+    assert found["tensors"]["b.x"] == {
+        "shape": [8, 8], "dtype": "float16", "size": 64, "zeros": 32, "sparsity": 0.5, "pattern": "2:4",
+    }  # fmt: skip
+    assert (found["size"], found["zeros"]) == (168, 64)
+
+
+def test_info_reads_masks_pickles_and_folders(folder, capsys):
+    masks = {"w": torch.tensor([[True, False, False, False]] * 2)}
+    save_masks("m.safetensors", masks, history=[partial(ml.l1_unstructured, amount=0.75)])
+    _, out, _ = run("info m.safetensors --json", capsys)
+    found = json.loads(out)
+    assert (found["tensors"]["w"]["zeros"], found["tensors"]["w"]["pattern"], found["sparsity"]) == (6, "1:4", 0.75)
+    assert found["history"] == [{"method": "l1_unstructured", "with": {"amount": 0.75}}]
+    torch.save({"w": torch.tensor([0.0, -0.0, 1.0]), "f": torch.zeros(2).to(torch.float8_e5m2)}, "p.pt")
+    _, out, _ = run("info p.pt --json", capsys)
+    assert {n: t["zeros"] for n, t in json.loads(out)["tensors"].items()} == {"w": 2, "f": 2}
+    (folder / "one").mkdir()
+    save_file({"w": torch.ones(2)}, "one/model.safetensors")
+    assert run("info one", capsys)[0] == 0
+
+
+# ---- bad calls ------------------------------------------------------------------------------------------------------
+
+S = "prune s.safetensors t.safetensors"
+BAD_CALLS = {
+    "": "masklib: required: command, one of demo, info, prune. See masklib --help.",
+    "prun": "No such command 'prun'",
+    "--nope": "No such option: --nope",
+    "prune": "masklib prune: SOURCE is missing. See masklib prune --help.",
+    "info": "masklib info: FILE is missing.",
+    "prune s.safetensors --sparsity 0.5": "TARGET is missing; to write nothing, pass --dry-run.",
+    f"{S} u --sparsity 0.5": "unexpected extra argument",
+    S: "how many go is not said: give --sparsity 0.5, or --keep 2 --of 4.",
+    f"{S} --sparsity": "'--sparsity' requires an argument",
+    f"{S} --sparsity 1.5": "`--sparsity` must be float in [0, 1], got '1.5'.",
+    f"{S} --sparsity half": "`--sparsity` must be float in [0, 1], got 'half'.",
+    f"{S} --sparsity nan": "`--sparsity` must be float in [0, 1], got 'nan'.",
+    f"{S} --keep 2": "`--keep` needs `--of`, for example --keep 2 --of 4.",
+    f"{S} --of 4": "`--of` needs `--keep`",
+    f"{S} --keep 5 --of 4": "`--keep` must be at most `--of`, 4, got 5.",
+    f"{S} --keep 1.5 --of 4": "`--keep` must be int in [0, ",
+    f"{S} --keep 2 --of 4 --sparsity 0.5": "`--sparsity` and `--keep` both say how many go",
+    f"{S} --sparsity 0.5 --method wanda": "`--method` must be one of l1, random, ln, random-structured, got 'wanda'.",
+    f"{S} --sparsity 0.5 --budget owl": "`--budget` must be one of uniform, er, erk, got 'owl'.",
+    f"{S} --sparsity 0.5 --n 2": "`--n` says nothing to `--method l1`; it is for ln.",
+    f"{S} --sparsity 0.5 --dim 1": "`--dim` says nothing to `--method l1`; it is for ln, random-structured.",
+    f"{S} --sparsity 0.5 --seed 1": "`--key` says nothing to `--method l1`; it is for random, random-structured.",
+    f"{S} --sparsity 0.5 --method random --key -1": "`--key` must be int in [0, ",
+    f"{S} --sparsity 0.5 --method ln --dim x": "`--dim` must be int in",
+    f"{S} --sparsity 0.5 --method ln --n nan": "`--n` must be float in",
+    f"{S} --sparsity 0.5 --per-layer --budget er": "`--per-layer` and `--budget` both say which weights compete",
+    f"{S} --keep 2 --of 4 --per-row": "`--per-row` and `--of` both say which weights compete",
+    f"{S} --sparsity 0.5 --method ln --budget er": "`--budget` is for single weights",
+    "demo --rounds 0": "`--rounds` must be int in [1, 100], got '0'.",
+}
+FAILURES = {
+    "prune nowhere t.safetensors --sparsity 0.5": "'nowhere' cannot be read: No such file or directory",
+    "prune s.safetensors . --sparsity 0.5": "`target` must be a file or new",
+    "prune s.safetensors no/t.safetensors --sparsity 0.5": "'no' cannot be found",
+    f"{S} --sparsity 0.5 --names nothing": "`names` has ['nothing'], which fit no tensor.",
+    f"{S} --sparsity 0.5 --masks s.safetensors": "it is no file of masks",
+    f"{S} --sparsity 0.5 --masks nowhere": "'nowhere' cannot be read",
+    f"{S} --keep 2 --of 3": "`of` must divide the size 8 of dim -1, got 3.",
+    f"{S} --sparsity 0.5 --method ln --dim 7": "`dim` must be a dimension of shape (8, 8), got 7.",
+    "info nowhere": "'nowhere' cannot be read: No such file or directory",
+    "info .": "",
+    "prune nan.safetensors t.safetensors --sparsity 0.5": "3 NaN in scores of 'n.weight'.",
+}
+
+
+@pytest.mark.parametrize(("text", "status"), [*((t, 2) for t in BAD_CALLS), *((t, 1) for t in FAILURES)])
+def test_what_goes_wrong_is_one_sentence(text, status, folder, capsys):
+    save_file({"n.weight": torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])}, "nan.safetensors")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert (got := run(text, capsys))[:2] == (status, ""), got
+    assert (BAD_CALLS | FAILURES)[text] in got[2]
+    assert got[2].startswith("masklib")
+    assert got[2].count("\n") == 1
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["--help", "prune --help", "info --help", "demo --help"])
+def test_help_is_printed(text, capsys):
+    status, out, err = run(text, capsys)
+    assert (status, err) == (0, "")
+    assert "Usage: masklib" in out
+
+
+@pytest.mark.parametrize(("module", "text", "extra"), [("typer", "--help", "cli"), ("safetensors", "info x", "files")])
+def test_a_missing_extra_is_one_sentence(module, text, extra, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    for name in [n for n in sys.modules if n.startswith(("masklib.adapters.cli._", "masklib.adapters.files"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    status, out, err = run(text, capsys)
+    assert (status, out) == (1, "")
+    assert f"pip install 'masklib[{extra}]'" in err
+    assert err.count("\n") == 1
+
+
+def test_an_interruption_is_told(folder, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("masklib.adapters.files.prune_checkpoint", interrupted)
+    assert run(f"{S} --sparsity 0.5", capsys) == (130, "", "masklib: interrupted; no target was written.\n")
+
+
+@pytest.mark.parametrize("options", ["", " --json"])
+def test_a_reader_who_leaves_is_no_failure_of_ours(options, folder, monkeypatch, capsys):
+    """As `masklib info x | head -0` does it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert run(f"info s.safetensors{options}", capsys) == (1, "", "")
