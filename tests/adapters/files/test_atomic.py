@@ -143,6 +143,12 @@ def test_what_the_system_refuses_is_said_and_leaves_what_was_there(tmp_path, mon
     )
 
 
+def test_the_system_may_take_less_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda number, data, real=os.write: real(number, data[:2]))
+    write(tmp_path / "x", b"12345")
+    assert (tmp_path / "x").read_bytes() == b"12345"
+
+
 LIMITED = """
 import resource, signal, sys
 from masklib.adapters.files._atomic import whole_file

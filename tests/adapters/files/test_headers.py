@@ -81,6 +81,7 @@ BAD = {
     "a huge empty one": (file_of(one() | {"v": HUGE}, EIGHT), "no tensor can have the shape"),
     "many dims": (file_of(one(shape=[1] * 65), EIGHT), "no tensor can have the shape"),
     "a wrong shape": (file_of(one(shape=[3]), EIGHT), "of shape [3] takes 12 bytes, and 8 are there"),
+    "a smaller shape": (file_of(one(shape=[1]), EIGHT), "of shape [1] takes 4 bytes, and 8 are there"),
     "one offset": (file_of(one(offsets=[0]), EIGHT), "two rising numbers"),
     "falling offsets": (file_of(one(offsets=[8, 0]), EIGHT), "two rising numbers"),
     "negative offsets": (file_of(one(offsets=[-8, 0]), EIGHT), "two rising numbers"),

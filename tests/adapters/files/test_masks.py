@@ -327,6 +327,10 @@ FORGED = {
         {"data": {"nine": torch.tensor([[254, 0]], dtype=torch.uint8)}},
         "keeps 7 weights, and its header says 8",
     ),
+    "a bit more": (
+        {"data": {"nine": torch.tensor([[255, 1]], dtype=torch.uint8)}},
+        "keeps 9 weights, and its header says 8",
+    ),
     "two bits": ({"data": {"nine": torch.tensor([[254, 1]], dtype=torch.uint8)}}, "have been changed"),
     "one more": ({"data": {"more": torch.zeros(1, 1, dtype=torch.uint8)}}, "are not those that the metadata name"),
 }
