@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ._names import told
+from ._sink import Sink, sink_into
 from ._targets import file_target, folder_target
 
 fcntl: Any
@@ -30,27 +31,6 @@ except ModuleNotFoundError:  # not on this system: what is left over stays
 # A folder that may not be read, or on a file system that cannot flush one: all that can be done has been done.
 _CANNOT_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 _ATTEMPTS = 100  # to make a folder: one has been enough wherever processes swept one another's
-
-
-class Sink:
-    """A file that is being written.
-
-    Args:
-        number: of the open file.
-        path: where it will be, for messages.
-    """
-
-    def __init__(self, number: int, path: Path) -> None:
-        self.number, self.path = number, path
-
-    def write(self, data: Any) -> int:
-        """Write all of a buffer; the system may take less at a time. Return its bytes."""
-        view = memoryview(data).cast("B")
-        size = len(view)
-        with told(self.path, "written"):
-            while view:
-                view = view[os.write(self.number, view) :]
-        return size
 
 
 @contextmanager
@@ -74,9 +54,9 @@ def whole_file(path: Any, argument: str = "path") -> Iterator[Sink]:
     with told(target, "written"):
         name, number = _made(target, _new_file)
     try:
-        yield Sink(number, target)
+        with sink_into(number, target) as sink:
+            yield sink
         with told(target, "written"):
-            os.fsync(number)
             os.replace(name, target)
     except BaseException:
         _remove(name)
@@ -129,9 +109,8 @@ def new_file(path: Path, target: Path | None = None) -> Iterator[Sink]:
     with told(target or path, "written"):
         number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
-        yield Sink(number, target or path)
-        with told(target or path, "written"):
-            os.fsync(number)
+        with sink_into(number, target or path) as sink:
+            yield sink
     finally:
         os.close(number)
 
@@ -142,6 +121,11 @@ def new_file(path: Path, target: Path | None = None) -> Iterator[Sink]:
 def _prefix(target: Path) -> str:
     """What the names begin with under which a target is written, of one length however long the target's is."""
     return f".masklib-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file or folder is what is being written, or what the dead left over."""
+    return name.startswith(".masklib-") and name.endswith(".tmp")
 
 
 def _made(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
@@ -208,7 +192,7 @@ def _sweep(target: Path) -> None:
     """Remove what the dead left over of the same target."""
     with suppress(OSError):
         for name in os.listdir(target.parent):
-            if name.startswith(_prefix(target)) and name.endswith(".tmp"):
+            if name.startswith(_prefix(target)) and is_left_over(name):
                 with suppress(OSError):
                     _remove_if_dead(target.parent / name)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ._atomic import new_file, whole_file, whole_folder
+from ._atomic import is_left_over, new_file, whole_file, whole_folder
 from ._checkpoint import Checkpoint
 from ._header import opened
 from ._names import told
@@ -68,8 +68,12 @@ def beside(checkpoint: Checkpoint) -> tuple[list[Path], list[str]]:
     folder = checkpoint.files[0].parent
     with told(folder, "read"):
         others = [folder / name for name in sorted(os.listdir(folder)) if folder / name not in checkpoint.files]
-    along = [p for p in others if p == checkpoint.index or (p.is_file() and not p.name.endswith(_WEIGHTS))]
+    along = [p for p in others if p == checkpoint.index or _comes_along(p)]
     return along, [f"{p.name}/" if p.is_dir() else p.name for p in others if p not in along]
+
+
+def _comes_along(path: Path) -> bool:
+    return path.is_file() and not path.name.endswith(_WEIGHTS) and not is_left_over(path.name)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

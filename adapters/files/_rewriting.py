@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,9 @@ from masklib.selection import Streamed
 from masklib.selection._streamed import run_of, runs, unit
 from masklib.selection._threads import threaded
 
-from ._atomic import Sink
 from ._header import Entry, Header
-from ._names import told
 from ._reading import Counter
+from ._sink import Sink
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _Task = tuple[Entry, int, int]
@@ -68,14 +66,6 @@ def _chunk(plan: Plan, sink: Sink | None, entry: Entry, start: int, stop: int) -
         data: Any = values.view(_INTEGERS[entry.dtype.itemsize]).numpy()  # read anew each time: nobody else has it
         if dead and kept is not None:
             np.multiply(data, kept.numpy(), out=data)  # of no bits set is the number 0, in every dtype
-        _write(sink, memoryview(data).cast("B"), entry.offset + start * entry.dtype.itemsize)
+        sink.write_at(data, entry.offset + start * entry.dtype.itemsize)
         plan.counter.add(written=data.nbytes)
     return dead
-
-
-def _write(sink: Sink, view: memoryview, at: int) -> None:
-    """Write a buffer to a place in a file; the system may take less at a time."""
-    with told(sink.path, "written"):
-        while view:
-            done = os.pwrite(sink.number, view, at)
-            view, at = view[done:], at + done

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ._atomic import Sink
 from ._dtypes import NAME, RANK
 from ._header import LONGEST, Entry, Header
 from ._names import shown, wrong_name
+from ._sink import Sink
 
 Specs = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # dtype and shape by name
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from masklib.adapters.files import _atomic
-from masklib.adapters.files._atomic import Sink, new_file, whole_file, whole_folder
+from masklib.adapters.files._atomic import new_file, whole_file, whole_folder
+from masklib.adapters.files._sink import Sink
 
 # What writes does not need torch, which takes seconds to import: processes that only write load nothing else.
 LIGHT = f"""
@@ -116,7 +117,7 @@ def fails_at(monkeypatch, call, at, kind):
     monkeypatch.setattr(os, call, fails)
 
 
-SYSTEM = ["open", "write", "fsync", "replace", "rename", "mkdir", "fchmod", "stat", "fstat"]
+SYSTEM = ["open", "dup", "write", "fsync", "replace", "rename", "mkdir", "fchmod", "stat", "fstat"]
 
 
 @pytest.mark.parametrize(("call", "kind"), [*((call, errno.ENOSPC) for call in SYSTEM), ("fsync", errno.EIO)])
@@ -145,8 +146,29 @@ def test_what_the_system_refuses_is_said_and_leaves_what_was_there(tmp_path, mon
 
 def test_the_system_may_take_less_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda number, data, real=os.write: real(number, data[:2]))
-    write(tmp_path / "x", b"12345")
-    assert (tmp_path / "x").read_bytes() == b"12345"
+    monkeypatch.setattr(os, "pwrite", lambda number, data, at, real=os.pwrite: real(number, data[:2], at))
+    with whole_file(tmp_path / "x") as sink:
+        assert sink.write(b"12345") == 5
+        assert sink.write_at(b"abc", 7) == 3
+    assert (tmp_path / "x").read_bytes() == b"12345\0\0abc"
+
+
+@pytest.mark.parametrize("call", ["write", "write_at"])
+def test_who_still_writes_after_an_error_writes_into_no_other_file(tmp_path, call):
+    """The number of a file that was closed is soon that of another one."""
+    with pytest.raises(KeyError), whole_file(tmp_path / "x") as sink:
+        raise KeyError
+    others = [open(tmp_path / f"{i}", "wb") for i in range(8)]  # noqa: SIM115, closed below
+    assert sink.number not in [file.fileno() for file in others]
+    with pytest.raises(ValueError, match=r"'.*x' is not written any more"):
+        getattr(sink, call)(b"x", *([0] if call == "write_at" else []))
+    number = sink.number
+    del sink
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    for file in others:
+        file.close()
+        assert Path(file.name).read_bytes() == b""
 
 
 LIMITED = """
