@@ -148,7 +148,8 @@ def recurrent(gates: int) -> Rule:
         states = a.hx if isinstance(a.hx, list) else [a.hx]
         for state in states:
             walk.unite(hidden, state.dims[-1])
-        return [Act((*a.input.dims[:-1], np.tile(hidden, ways))), *(Act((*s.dims[:-1], hidden)) for s in states)]
+        ends = [Act((*fixed(t.shape[:-1]), hidden)) for t in out[1:]]  # torch 2.6 gives them a dim too many
+        return [Act((*a.input.dims[:-1], np.tile(hidden, ways))), *ends]
 
     return rule
 
