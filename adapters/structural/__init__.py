@@ -3,6 +3,7 @@
 from ._count import Count as Count
 from ._count import count as count
 from ._count import within as within
+from ._optimizer import shrink_optimizer as shrink_optimizer
 from ._sets import Dim as Dim
 from ._sets import Fixed as Fixed
 from ._sets import Set as Set

@@ -47,7 +47,7 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor], structure: Structure) 
     >>> shrink(net, masks, found)[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    params, kept = _read_all(model, masks, structure)
+    params, kept = read_all(model, masks, structure)
     dead = dead_units(structure, kept)
     _refuse_dead(structure, dead)
     small, why = _tried(model, params, kept, structure, dead)
@@ -76,7 +76,7 @@ def _tried(model: nn.Module, params: Any, masks: Any, structure: Structure, dead
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _read_all(model: Any, masks: Any, structure: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_all(model: Any, masks: Any, structure: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters and the masks by first names, checked."""
     if not isinstance(model, nn.Module):
         raise TypeError(

@@ -28,7 +28,9 @@ SURFACE = {
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
-    "structural": {"Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "structure", "within"},
+    "structural": {
+        *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"]
+    },
 }
 
 
