@@ -68,12 +68,22 @@ def beside(checkpoint: Checkpoint) -> tuple[list[Path], list[str]]:
     folder = checkpoint.files[0].parent
     with told(folder, "read"):
         others = [folder / name for name in sorted(os.listdir(folder)) if folder / name not in checkpoint.files]
-    along = [p for p in others if p == checkpoint.index or _comes_along(p)]
+        homes = {folder.resolve(), *(path.resolve().parent for path in checkpoint.files)}
+    along = [p for p in others if p == checkpoint.index or _comes_along(p, homes)]
     return along, [f"{p.name}/" if p.is_dir() else p.name for p in others if p not in along]
 
 
-def _comes_along(path: Path) -> bool:
-    return path.is_file() and not path.name.endswith(_WEIGHTS) and not is_left_over(path.name)
+def _comes_along(path: Path, homes: set[Path]) -> bool:
+    """Whether a file is of the checkpoint: a link may lead to where the weights lie, as in the caches of model hubs.
+
+    Any other link could lead to a file that its owner would not give away with a model.
+    """
+    return (
+        path.is_file()
+        and path.resolve().parent in homes
+        and not path.name.endswith(_WEIGHTS)
+        and not is_left_over(path.name)
+    )
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -64,6 +64,24 @@ def test_what_the_dead_left_over_does_not_come_along(tmp_path):
     assert report.left_out == (".masklib-0123456789abcdef-0123456789abcdef.tmp",)
 
 
+def test_links_come_along_if_they_lead_to_where_the_weights_lie(tmp_path):
+    """As in the cache of a hub; another link could lead to a key of its owner's, which would be given away."""
+    blobs, snapshot, secret = tmp_path / "blobs", tmp_path / "snapshot", tmp_path / "secret"
+    for folder in (blobs, snapshot, secret):
+        folder.mkdir()
+    save_file({"fc.weight": torch.randn(4, 4)}, blobs / "0")
+    (blobs / "1").write_text("{}")
+    (secret / "key").write_text("secret")
+    for name, to in {"model.safetensors": "blobs/0", "config.json": "blobs/1", "key.json": "secret/key"}.items():
+        (snapshot / name).symlink_to(tmp_path / to)
+    (snapshot / "alias.json").symlink_to("config.json")
+    (snapshot / "README.md").write_text("beside")
+    report = prune_checkpoint(snapshot, tmp_path / "target", HALF)
+    assert sorted(os.listdir(tmp_path / "target")) == ["README.md", "alias.json", "config.json", "model.safetensors"]
+    assert report.left_out == ("key.json",)
+    assert not any((tmp_path / "target" / name).is_symlink() for name in os.listdir(tmp_path / "target"))
+
+
 KILLED = """
 import os, signal, sys
 from functools import partial
