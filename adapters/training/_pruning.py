@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from masklib import _read, updates
 from masklib.updates import Update
 
+from .._module.probing import keeps_zeros
 from .._module.stepping import around_steps, owned, same_shape, scale_of, zero_dead
 from . import _saved
 from ._hold import freeze, zero
@@ -50,6 +51,9 @@ class Pruning:
         self._next: Any = None
         self._dense: dict[str, Tensor] | None = None  # gradients, kept for an update that is due after the step
         self._is_ready = False
+        self._zeros_last = False  # whether the step under way finds zeros and will leave them, so that a pass is saved
+        self._left_alone = hold is zero and not update.straight_through and keeps_zeros(optimizer, params)
+        self._versions: list[tuple[int, ...]] = []  # of all that was zeroed, as it was left after the last step
         self._before: list[tuple[Tensor, Tensor, int]] = []  # tensors as they were when step 0 pruned them
         if update.straight_through or hold is not zero:
             self._values = {name: p.detach().clone() for name, p in params.items()}
@@ -93,12 +97,8 @@ class Pruning:
         """Zero the gradients of dead entries now, before they are clipped, rather than when the optimizer steps."""
         self._before, self._is_ready = [], True
         self._gather()
-        if self.update.straight_through:
-            self._decay()
-            return
-        for name, param in self._dead():
-            if param.grad is not None and not param.grad.is_sparse:
-                zero_dead([param.grad], self.masks[name])
+        self._decay()
+        self._zero_grads()
 
     def __enter__(self) -> Pruning:
         return self
@@ -153,6 +153,7 @@ class Pruning:
     @torch.no_grad()
     def _reveal(self) -> None:
         """Put back what dead entries are behind the mask, for the step to move."""
+        self._zeros_last = self._left_alone and self._versions == self._versions_now()
         for name, param in self._dead() if self.update.straight_through else ():
             freeze(param, self.masks[name], self._values[name])
 
@@ -160,7 +161,8 @@ class Pruning:
         """Note what the step has made of dead entries, and hide it."""
         for name, value in self._values.items() if self.update.straight_through else ():
             _copy(value, self._params[name])
-        self._hide()
+        if not self._zeros_last:
+            self._hide()
 
     def _hide(self) -> None:
         """Make dead entries, and the optimizer's state of them unless they learn, what they have to be."""
@@ -176,10 +178,19 @@ class Pruning:
 
     @torch.no_grad()
     def _gradients_ready(self) -> None:
-        """Let the evidence see dense gradients, and the step those of the masked model; once a step."""
-        if not self._is_ready:
+        """Let the evidence see dense gradients, once a step, and the step those of the masked model."""
+        if self._is_ready:
+            self._zero_grads()
+        else:
             self.mask_grads()
         self._is_ready = False
+
+    def _zero_grads(self) -> None:
+        for name, param in self._dead() if not self.update.straight_through else ():
+            if param.grad is not None and param.grad.is_sparse:
+                self._zeros_last = False
+            elif param.grad is not None:
+                zero_dead([param.grad], self.masks[name])
 
     def _gather(self) -> None:
         if self.update.observe is not None:
@@ -204,6 +215,14 @@ class Pruning:
         if self._is_due(self.step):
             self._update(self._dense)
         self._dense = None
+        self._versions = self._versions_now()
+
+    def _versions_now(self) -> list[tuple[int, ...]]:
+        """What changes if anybody writes into dead entries between two steps, or the optimizer loads a state."""
+        if not self._left_alone:
+            return []
+        tensors = [t for _, param in self._dead() for t in (param, *same_shape(self.optimizer, param))]
+        return [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
 
     # ---- an update ----
 

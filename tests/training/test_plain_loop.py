@@ -13,6 +13,7 @@ from training_tasks import OPTIMIZERS, STEPS, UPDATES, batch, loss_of, net, trai
 
 import masklib as ml
 from masklib import schedules, updates
+from masklib.adapters._module.probing import keeps_zeros
 from masklib.adapters.training import attach, freeze
 
 EVERY = {
@@ -393,3 +394,93 @@ def test_report_counts_and_names_what_has_no_mask():
     assert (report.step, report.sparsity, report.kept) == (0, 0.5, {"0.weight": (48, 96)})
     assert report.left_out["3.weight"] == "not chosen"
     assert str(report).splitlines()[:2] == ["step 0: 50.00% of 96 weights are dead", "  0.weight: 48 of 96 live"]
+
+
+# ---- a pass that is saved -------------------------------------------------------------------------------------------
+
+LEAVES = {"Adafactor": True, "Rprop": False, "Adagrad": True, "SGD plain": True, "AdamW": True, "Adam fused": True}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_optimizers_that_leave_zeros_alone_are_found_out(name):
+    params = dict(net().named_parameters())
+    assert keeps_zeros(EVERY[name](params.values()), params) is LEAVES[name]
+
+
+def test_optimizers_that_do_not_are_found_out_too():
+    params = {"w": nn.Parameter(torch.randn(4, 4))}
+    assert not keeps_zeros(torch.optim.LBFGS(params.values()), params)
+
+    class Mixing(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.add_(p.grad.mean())
+
+    assert not keeps_zeros(Mixing(params.values(), lr=0.1), params)
+    if hasattr(torch.optim, "Muon"):
+        assert not keeps_zeros(torch.optim.Muon(params.values()), params)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="an optimizer of torch 2.9 and later")
+def test_muon():
+    model = nn.Sequential(nn.Linear(8, 12, bias=False), nn.Tanh(), nn.Linear(12, 4, bias=False))
+    optimizer = torch.optim.Muon(model.parameters(), lr=0.02)
+    pruning = attach(optimizer, model, UPDATES["rigl"])
+    train(model, optimizer, range(STEPS), after=lambda _: assert_zero(pruning, optimizer))
+
+
+WRITES = {
+    "a state dict": lambda model, optimizer: model.load_state_dict(net(1).state_dict()),
+    "a vector": lambda model, optimizer: nn.utils.vector_to_parameters(torch.ones(184), model.parameters()),
+    "a state": lambda model, optimizer: optimizer.load_state_dict(dense_state()),
+}
+
+
+def dense_state():
+    model = net(1)
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    train(model, optimizer, range(2))
+    return optimizer.state_dict()
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_others_write_into_dead_entries_is_zero_after_the_next_step(write):
+    model = net()
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    pruning = attach(optimizer, model, UPDATES["static"])
+    train(model, optimizer, range(3))
+    passes = []
+    hide = pruning._hide
+    pruning._hide = lambda: passes.append(hide())
+    train(model, optimizer, range(2))
+    assert not passes  # AdamW leaves zeros alone: nothing to do
+    write(model, optimizer)
+    train(model, optimizer, range(1))
+    assert len(passes) == 1
+    assert_zero(pruning, optimizer)
+
+
+def test_gradients_that_are_changed_after_they_were_masked_move_nothing_dead():
+    model = net()
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    pruning = attach(optimizer, model, UPDATES["static"])
+
+    def noise():
+        pruning.mask_grads()
+        for p in model.parameters():
+            p.grad.add_(1.0)
+
+    train(model, optimizer, range(4), before=noise, after=lambda _: assert_zero(pruning, optimizer))
+
+
+def test_sparse_gradients():
+    model = nn.Sequential(nn.Embedding(10, 8, sparse=True), nn.Linear(8, 4))
+    for optimizer in (torch.optim.SparseAdam([model[0].weight]), torch.optim.SGD([model[0].weight], lr=0.1)):
+        pruning = attach(optimizer, model, updates.gradual(ml.l1_unstructured, schedules.linear(0.5, stop=4)))
+        for _ in range(6):
+            model.zero_grad()
+            loss_of(model(torch.arange(10))).backward()
+            optimizer.step()
+            assert_zero(pruning, optimizer)
+        pruning.remove()
