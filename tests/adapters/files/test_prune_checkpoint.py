@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from wrong import told
@@ -237,6 +237,8 @@ def test_masks_are_where_a_method_starts(file, tmp_path, chunks):
 
 
 @settings(max_examples=15)
+@example([2, 9, 9], 0)
+@example([50], 0)
 @given(st.lists(st.integers(0, 9), max_size=3), st.integers(0, 99))
 def test_a_mask_of_any_shape_is_read_in_runs(tmp_path_factory, shape, seed):
     folder = tmp_path_factory.mktemp("masks")
@@ -260,6 +262,20 @@ def test_a_damaged_mask_file_is_refused(file, tmp_path):
     with pytest.raises(ValueError, match=r"m\.safetensors.*keeps \d+ weights"):
         prune_checkpoint(file, tmp_path / "b.safetensors", HALF, masks=tmp_path / "m.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize("size", [3, 2**18])
+def test_any_flipped_bit_of_a_mask_file_is_refused(size, tmp_path, monkeypatch):
+    tiny(monkeypatch, size)
+    save_file({"w": torch.ones(3, 11)}, tmp_path / "w.safetensors")
+    save_masks(tmp_path / "m.safetensors", {"w": torch.arange(33).view(3, 11) % 3 > 0})
+    good = (tmp_path / "m.safetensors").read_bytes()
+    for bit in range(6 * 8):
+        data = bytearray(good)
+        data[-1 - bit // 8] ^= 1 << bit % 8
+        (tmp_path / "m.safetensors").write_bytes(data)
+        with pytest.raises(ValueError, match=r"m\.safetensors"):
+            prune_checkpoint(tmp_path / "w.safetensors", None, HALF, masks=tmp_path / "m.safetensors")
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
