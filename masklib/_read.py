@@ -68,16 +68,39 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
         raise TypeError(f"{place(name, argument)} must be a dense tensor, got a MaskedTensor. {hint}")
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor, whose module is not loaded for the question."""
-    plain = type(tensor) in (Tensor, torch.nn.Parameter)  # whose bases a compiler cannot iterate over
+    plain = type(tensor) in _PLAIN  # whose bases a compiler cannot iterate over
     return not plain and any(base.__name__ == "DTensor" for base in type(tensor).__mro__)
+
+
+def is_any_sharded(*values: Any) -> bool:
+    """Whether a DTensor is among some tensors, or mappings of them by name, whatever else they are."""
+    for value in values:
+        if value is None or type(value) in _PLAIN:  # asked of every call, so that the common case comes first
+            continue
+        entries = value.values() if isinstance(value, Mapping) else (value,)
+        if any(isinstance(entry, Tensor) and is_sharded(entry) for entry in entries):
+            return True
+    return False
 
 
 def is_whole(tensor: Tensor, where: str) -> None:
     """Refuse a DTensor, of which selection would see a shard alone."""
     if is_sharded(tensor):
         raise TypeError(f"{where} must be a whole tensor, got a DTensor. Pass .full_tensor(), on every rank.")
+
+
+def is_not_batched(tensor: Tensor, where: str) -> None:
+    """Refuse a DTensor inside a transform, from which nothing can cross to other ranks."""
+    if not torch.compiler.is_compiling() and is_sharded(unwrapped(tensor)):
+        raise TypeError(
+            f"{where} must not be a DTensor inside torch.vmap or torch.func: ranking needs all ranks. "
+            "Call masklib outside of the transform."
+        )
 
 
 def _refuse_some_meta(entries: Mapping[str, Tensor], argument: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from masklib import _read, _streaming, selection
+from masklib._amounts import how_many
 from masklib._names import like
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
@@ -26,12 +27,23 @@ Items = tuple[Tensor, Tensor | None, bool]  # what a set's items are ranked by, 
 
 
 def apply_rule(
-    scores: Any, default_mask: Any, how_many: HowMany, groups: Any, *, by_magnitude: bool = False, least: Any = None
+    scores: Any,
+    default_mask: Any,
+    numbers: tuple[Any, Any, Any],
+    groups: Any,
+    *,
+    by_magnitude: bool = False,
+    least: Any = None,
 ) -> Any:
-    """Kill the lowest items of each pool."""
-    _refuse_groups(groups)
+    """Kill the lowest items of each pool; the numbers are `amount`, `keep` and `sparsity`, one of which is given."""
+    if _read.is_any_sharded(scores, default_mask):
+        from masklib._shards import _rule as shards
+
+        return shards.apply_rule(scores, default_mask, numbers, groups, by_magnitude=by_magnitude, least=least)
+    number = how_many(*numbers)
+    refuse_groups(groups)
     if isinstance(scores, Tensor) and least is None:
-        mask = _of_one(scores, default_mask, how_many, groups, by_magnitude)
+        mask = _of_one(scores, default_mask, number, groups, by_magnitude)
         if mask is not None:
             return mask
     values, alive = read(scores, default_mask)
@@ -39,11 +51,11 @@ def apply_rule(
     if own is not None:
         _refuse_floors(least, groups)
         same_shapes(values, alive)
-        return like(scores, own(*({n: at_hand(t) for n, t in ts.items()} for ts in (values, alive)), *how_many))
+        return like(scores, own(*({n: at_hand(t) for n, t in ts.items()} for ts in (values, alive)), *number))
     shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
     sets = plan(groups, shapes)
-    items = _scored(sets, values, alive, *_norm_of(groups), by_magnitude)
-    return like(scores, kill(sets, items, values, alive, how_many, _floors(least, sets, groups)))
+    items = _scored(sets, values, alive, *norm_of(groups), by_magnitude)
+    return like(scores, kill(sets, items, values, alive, number, floors_of(least, sets, groups)))
 
 
 def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, by_magnitude: bool) -> Tensor | None:
@@ -52,21 +64,20 @@ def _of_one(scores: Tensor, default_mask: Any, how_many: HowMany, groups: Any, b
     The general way without its lists and mappings, which take longer than ranking a thousand elements does.
     """
     _read.is_dense(scores, "", "scores")
-    _read.is_whole(scores, "`scores`")
     alive = None if default_mask is None else _read.masks_of_any_shape(default_mask, scores, "default_mask")[""]
     if alive is not None and alive.shape != scores.shape:
         return None  # scores of items, or a mask that does not fit
     folding = folded(groups, "", scores.shape) if hasattr(groups, "fold") else None
     if folding is None or folding.into is not None or folding.pools is not None or scores.dtype not in _read.RANKABLE:
         return None
-    p, _ = _norm_of(groups)
+    p, _ = norm_of(groups)
     if p == 0:
         return None
     magnitude = by_magnitude or p is not None
     return selection.lowest([scores.detach()], [alive], how_many[1], how_many[0], [""], magnitude)[0]
 
 
-def _norm_of(groups: Any) -> tuple[float | None, bool]:
+def norm_of(groups: Any) -> tuple[float | None, bool]:
     """How the groups score an item; a value of the user's own may say so too."""
     return norm(getattr(groups, "p", None), getattr(groups, "mean", False))
 
@@ -78,7 +89,8 @@ def read(scores: Any, default_mask: Any) -> tuple[dict[str, Tensor], Alive]:
     if default_mask is not None:
         alive = _read.masks_of_any_shape(default_mask, scores, "default_mask")
     for name, tensor in values.items():
-        _read.is_whole(tensor, _read.place(name, "scores"))
+        if type(tensor) is Tensor:
+            _read.is_not_batched(tensor, _read.place(name, "scores"))
     return {n: v.detach() for n, v in values.items()}, alive
 
 
@@ -99,17 +111,23 @@ def _scored(
 
     Numbers as they are keep their dtype, so that integers beyond float64 rank exactly; one pool cannot hold both kinds.
     """
-    _refuse_item_scores(sets, values, alive)
     magnitude = by_magnitude or p is not None
+    plain = plain_sets(sets, values, alive, p, magnitude)
+    return [
+        _as_they_are(members, values, alive, magnitude) if flag else _reduced(members, values, alive, p, mean)
+        for flag, members in zip(plain, sets)
+    ]
+
+
+def plain_sets(sets: Sequence[Set], values: Values, alive: Alive, p: float | None, magnitude: bool) -> list[bool]:
+    """Which sets' items are ranked as they are; refuses shapes and dtypes that cannot be ranked."""
+    _refuse_item_scores(sets, values, alive)
     plain = [p != 0 and _is_plain(members, values, alive) for members in sets]
     together = all(flag for flag, members in zip(plain, sets) if _pools(members) is None)
     plain = [flag and (together or _pools(members) is not None) for flag, members in zip(plain, sets)]
     _read.rankable_each(values, magnitude=magnitude)
     _read.rankable({n: values[n] for flag, s in zip(plain, sets) if flag and _pools(s) is None for n in s}, magnitude)
-    return [
-        _as_they_are(members, values, alive, magnitude) if flag else _reduced(members, values, alive, p, mean)
-        for flag, members in zip(plain, sets)
-    ]
+    return plain
 
 
 def _pools(members: Set) -> int | None:
@@ -238,7 +256,7 @@ def _shape(scores: Tensor, alive: Tensor | None) -> torch.Size:
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _refuse_groups(groups: Any) -> None:
+def refuse_groups(groups: Any) -> None:
     """Refuse what says nothing about items and pools."""
     if not is_groups(groups):
         raise TypeError(
@@ -256,7 +274,7 @@ def _refuse_item_scores(sets: Sequence[Set], values: Values, alive: Alive) -> No
                 same_shapes({name: values[name]}, {name: alive[name]})
 
 
-def _floors(least: Any, sets: Sequence[Set], groups: Any) -> list[int]:
+def floors_of(least: Any, sets: Sequence[Set], groups: Any) -> list[int]:
     """How many items each set of the pool of all tensors keeps at least; nothing for none."""
     if least is None:
         return []

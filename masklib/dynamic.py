@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from masklib import _read
 from masklib._names import Tensors, TensorsT
+from masklib._shards._wire import on_all_ranks
 from masklib.algebra import complement, count, union
 from masklib.methods import compute_mask, identity
 
@@ -50,8 +51,8 @@ def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_score
     Reference: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity", 2018
     (SET); Evci et al., "Rigging the Lottery", 2020, algorithm 1 (RigL).
     """
+    on_all_ranks((scores, default_mask, grow_scores), lambda: _refuse_others(scores, grow_scores))
     alive = identity(scores, default_mask)
-    _refuse_others(scores, grow_scores)
     kept, others = compute_mask(scores, alive, amount=amount), cast(TensorsT, grow_scores)
     return union(kept, _highest(others, complement(kept), count(alive) - count(kept)))
 

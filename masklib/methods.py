@@ -68,7 +68,7 @@ def compute_mask(
     >>> compute_mask({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0, 2.0])}, amount=2, least=1)
     {'a': tensor([False,  True]), 'b': tensor([False,  True])}
     """
-    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), groups, least=least)
+    return apply_rule(scores, default_mask, (amount, keep, sparsity), groups, least=least)
 
 
 def identity(scores: TensorsT, default_mask: TensorsT | None = None) -> TensorsT:
@@ -143,7 +143,7 @@ def l1_unstructured(
 
     Reference: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     """
-    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), groups.elements(), by_magnitude=True)
+    return apply_rule(scores, default_mask, (amount, keep, sparsity), groups.elements(), by_magnitude=True)
 
 
 def random_unstructured(
@@ -173,9 +173,11 @@ def random_unstructured(
     >>> random_unstructured(torch.zeros(6), key=0, amount=3)
     tensor([ True,  True, False, False, False,  True])
     """
+    if _read.is_any_sharded(scores, default_mask):
+        return _at_random(scores, default_mask, (amount, keep, sparsity), groups.elements(), key)
     values, _ = read(scores, default_mask)
     noise = random_scores(like(scores, values), key=key)
-    return apply_rule(noise, default_mask, how_many(amount, keep, sparsity), groups.elements())
+    return apply_rule(noise, default_mask, (amount, keep, sparsity), groups.elements())
 
 
 def ln_structured(
@@ -213,7 +215,7 @@ def ln_structured(
     Reference: Li et al., "Pruning Filters for Efficient ConvNets", 2017.
     """
     slices = groups.channels(dim, p=_read.order(n, "n"))
-    return apply_rule(scores, default_mask, how_many(amount, keep, sparsity), slices)
+    return apply_rule(scores, default_mask, (amount, keep, sparsity), slices)
 
 
 def random_structured(
@@ -245,6 +247,8 @@ def random_structured(
             [ True,  True],
             [ True,  True]])
     """
+    if _read.is_any_sharded(scores, default_mask):
+        return _at_random(scores, default_mask, (amount, keep, sparsity), groups.channels(dim), key)
     number, slices, seed = how_many(amount, keep, sparsity), groups.channels(dim), _read.key(key)
     values, alive = read(scores, default_mask)
     same_shapes(values, alive)
@@ -297,6 +301,13 @@ def _live_items(members: Any, values: Any, alive: Any) -> tuple[Tensor]:
     """Which items of a tensor have a live element."""
     ((name, folding),) = members.items()
     return (folding.matrix(_start(values[name], alive[name])).any(1),)
+
+
+def _at_random(scores: Any, default_mask: Any, numbers: tuple[Any, Any, Any], items: Any, key: Any) -> Any:
+    """Kill items of DTensors by noise."""
+    from masklib._shards import _rule as shards
+
+    return shards.apply_rule(scores, default_mask, numbers, items, key=key)
 
 
 def _start(scores: Tensor, alive: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from masklib import _read
+from masklib.groups._dims import raveled
 
 Array = np.ndarray[Any, Any]
 Runs = tuple[tuple[int, int], ...]  # (start, stop) of each
@@ -60,14 +61,6 @@ class Layout(NamedTuple):
             if not any(start <= at < stop for start, stop in self.runs[dim]):
                 break
         return found
-
-
-def raveled(axes: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Flat row-major indices of indices along each dim of a shape."""
-    flat = torch.zeros([1] * len(shape), dtype=torch.int64)
-    for axis, size in zip(axes, shape):
-        flat = flat * size + axis
-    return flat
 
 
 def mesh_of(arguments: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from masklib import _read
+from masklib._names import named
+
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
@@ -114,6 +117,14 @@ class Wire:
         message = self._bytes(text, self._fixed([text.size])[:, 0]).tobytes().decode()
         kind, _, said = message.partition(":")
         raise _KINDS[int(kind)](said) from (error if self.rank == first else None)
+
+
+def on_all_ranks(tensors: Sequence[Any], check: Callable[[], None]) -> None:
+    """Run a check; where a DTensor is among some tensors, or mappings of them, all ranks raise what one raises."""
+    if not _read.is_any_sharded(*tensors):
+        return check()
+    found = [t for value in tensors for t in named(value).values() if isinstance(t, Tensor) and _read.is_sharded(t)]
+    Wire(found[0].device_mesh).agree(check)  # type: ignore[attr-defined]
 
 
 def digest(data: bytes) -> int:

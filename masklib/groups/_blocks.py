@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from masklib.groups._dims import divides, lengths
+from masklib.groups._dims import divides, lengths, raveled
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
 from masklib.groups._printing import call
@@ -48,9 +48,13 @@ class Blocks:
                 tensor = tensor.narrow(dim, 0, size)
             return tensor
 
+        def where(index: Sequence[Tensor]) -> Tensor:
+            tile = [at // length for at, length in zip(index[lead:], self.shape)]
+            return raveled([*index[:lead], *tile], [*shape[:lead], *tiles])
+
         items = math.prod(shape[:lead]) * math.prod(tiles)
         padded, step = whole != list(shape[lead:]), 1 if lead else self.shape[0]
-        return Folding(None, items, math.prod(self.shape), into, back, padded, step, self.fold)
+        return Folding(None, items, math.prod(self.shape), into, back, padded, step, self.fold, where)
 
     def _refuse(self, shape: Sequence[int]) -> None:
         """Refuse a shape that does not split into tiles."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from masklib import _read
-from masklib.groups._dims import is_first, slices
+from masklib.groups._dims import dimension, is_first, slices
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
 from masklib.groups._printing import call
@@ -26,7 +26,8 @@ class Channels:
     def fold(self, shape: Sequence[int]) -> Folding:
         """One item for each index along `dim`."""
         items, width, into, back = slices(shape, self.dim)
-        return Folding(None, items, width, into, back, step=is_first(shape, self.dim), part=self.fold)
+        along, step = dimension(self.dim, shape), is_first(shape, self.dim)
+        return Folding(None, items, width, into, back, False, step, self.fold, lambda index: index[along])
 
 
 def channels(dim: int = 0, *, p: float | None = None, mean: bool = False) -> Channels:

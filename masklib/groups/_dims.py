@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from masklib._read import integer
@@ -41,6 +42,14 @@ def slices(shape: Sequence[int], dim: int) -> tuple[int, int, Map, Map]:
 def is_first(shape: Sequence[int], dim: int) -> int:
     """1 if a dim is the first of a shape, so that each of its indices folds by itself; else 0."""
     return int(dimension(dim, shape) == 0)
+
+
+def raveled(indices: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """The flat row-major index of indices along each of some dims, which broadcast."""
+    flat = torch.zeros([1] * (indices[0].dim() if indices else 0), dtype=torch.int64)
+    for index, size in zip(indices, sizes):
+        flat = flat * size + index
+    return flat
 
 
 def lengths(value: object, argument: str, call: str) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from masklib import _read
 from masklib._names import joined as beside
-from masklib.groups._dims import divides, lengths, slices
+from masklib.groups._dims import dimension, divides, lengths, slices
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
 from masklib.groups._printing import call
@@ -45,7 +46,13 @@ class Heads:
             parts = matrix.reshape(items, sum(widths)).split(widths, 1)
             return back(beside([part.reshape(length, width) for part, length in zip(parts, sizes)]))
 
-        return Folding(None, items, sum(widths), runs, joined)
+        along = dimension(self.dim, shape)
+
+        def where(index: Sequence[Tensor]) -> Tensor:
+            item_of = [torch.arange(part) // max(part // self.count, 1) for part in sizes]
+            return torch.cat(item_of)[index[along]]
+
+        return Folding(None, items, sum(widths), runs, joined, where=where)
 
     def _refuse(self, size: int) -> None:
         """Refuse a size that does not split into parts, or parts that do not split into runs."""

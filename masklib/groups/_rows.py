@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from masklib import _read
-from masklib.groups._dims import is_first, slices
+from masklib.groups._dims import dimension, is_first, raveled, slices
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
@@ -23,7 +25,13 @@ class Rows:
     def fold(self, shape: Sequence[int]) -> Folding:
         """One pool for each index along `dim`."""
         rows, width, into, back = slices(shape, self.dim)
-        return Folding(rows, width, 1, into, back, step=is_first(shape, self.dim), part=self.fold)
+        along, step = dimension(self.dim, shape), is_first(shape, self.dim)
+
+        def where(index: Sequence[Tensor]) -> Tensor:
+            others = [*index[:along], *index[along + 1 :]], [*shape[:along], *shape[along + 1 :]]
+            return raveled([index[along], *others[0]], [rows, *others[1]])
+
+        return Folding(rows, width, 1, into, back, False, step, self.fold, where)
 
 
 def rows(dim: int = 0) -> Rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._names import joined
-from masklib.groups._dims import dimension, divides, lengths
+from masklib.groups._dims import dimension, divides, lengths, raveled
 from masklib.groups._folding import Folding
 from masklib.groups._printing import call
 
@@ -42,8 +42,13 @@ class Windows:
         def back(matrix: Tensor) -> Tensor:
             return matrix.reshape(*others, size + empty)[..., :size].movedim(-1, along)
 
+        def where(index: Sequence[Tensor]) -> Tensor:
+            at, rest = index[along], [*index[:along], *index[along + 1 :]]
+            pool = raveled([*rest, at // self.of], [*others, (size + empty) // self.of])
+            return pool * self.of + at % self.of
+
         pools = math.prod(others) * (size + empty) // self.of
-        return Folding(pools, self.of, 1, into, back, empty > 0, 1 if along else self.of, self.fold)
+        return Folding(pools, self.of, 1, into, back, empty > 0, 1 if along else self.of, self.fold, where)
 
 
 def windows(of: int, dim: int = -1, *, ragged: bool = False) -> Windows:

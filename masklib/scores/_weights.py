@@ -61,14 +61,16 @@ def random(params: TensorsT, *, key: Any) -> TensorsT:
     """
     seed = _read.key(key)
     values = _read.tensors(params, "params")
-    for name, tensor in values.items():
-        _read.is_whole(tensor, _read.place(name, "params"))
     return like(params, {n: _noise(seed, n, v) for n, v in values.items()})
 
 
 def _noise(seed: Tensor, name: str, like: Tensor) -> Tensor:
     if selection.streamed((like,)):
         return selection.noise_like(like, seed, name)
+    if _read.is_sharded(like):
+        from masklib._shards import noise_like
+
+        return noise_like(like, seed, name)
     return selection.noise(seed, name, selection.ELEMENTS, list(like.shape), like.device)
 
 

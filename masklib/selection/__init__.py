@@ -18,6 +18,7 @@ from masklib.selection._operators import noise as noise
 from masklib.selection._order import magnitude as magnitude
 from masklib.selection._random import ELEMENTS as ELEMENTS
 from masklib.selection._random import ITEMS as ITEMS
+from masklib.selection._random import noise_at as noise_at
 from masklib.selection._random import noise_like as noise_like
 from masklib.selection._refusals import EXAMPLE as EXAMPLE
 from masklib.selection._refusals import out_of_range as out_of_range

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from masklib.selection._cut import Array, Cut
 from masklib.selection._order import ordered, torch_dtype
+from masklib.selection._pieces import CHUNK
 
 _BLOCK = 2**14  # ties are counted in blocks before any is listed, which bounds the list
 
@@ -66,9 +68,40 @@ class Device:
         """The values between the bounds."""
         return _values([self._read(s[near]) for s, near in zip(self._scores, self._between)])
 
+    def within(self) -> None:
+        """The few are brought to the host."""
+
+    def places(self) -> Array:
+        """The indices of the few, rising."""
+        starts = accumulate((s.numel() for s in self._scores), initial=0)
+        parts = [start + near.reshape(-1).nonzero()[:, 0].cpu().numpy() for start, near in zip(starts, self._between)]
+        return np.concatenate(parts)
+
+    def tie_table(self, value: Any) -> Array:
+        """Where the live ones that equal a value lie, (blocks, 3): first index, index behind the last, how many."""
+        rows, start = [], 0
+        for tied in self._tied(value):
+            stops = range(min(CHUNK, tied.numel()), tied.numel() + CHUNK, CHUNK)
+            counts = _on_host(part.count_nonzero() for part in tied.split(CHUNK) if part.numel())
+            rows += [(start + s - min(s, CHUNK), start + min(s, tied.numel()), c) for s, c in zip(stops, counts)]
+            start += tied.numel()
+        return np.array(rows, np.int64).reshape(-1, 3)
+
+    def ties(self, value: Any, first: int, last: int) -> Array:
+        """The pool's indices of the live elements that equal the value, from one index up to another."""
+        parts, start = [np.empty(0, np.int64)], 0
+        for tied in self._tied(value):
+            low, high = max(first - start, 0), max(last - start, 0)
+            parts.append(start + low + tied[low:high].nonzero()[:, 0].cpu().numpy())
+            start += tied.numel()
+        return np.concatenate(parts)
+
+    def _tied(self, value: Any) -> list[Tensor]:
+        return [_live(self._read(s) == value.item(), a).reshape(-1) for s, a in zip(self._scores, self._alive)]
+
     def tie(self, value: Any, nth: int) -> int:
         """The pool's index of the n-th live element that equals the value."""
-        ties = [_live(self._read(s) == value.item(), a).reshape(-1) for s, a in zip(self._scores, self._alive)]
+        ties = self._tied(value)
         counts = _on_host(tied.count_nonzero() for tied in ties)
         tensor = bisect_right(list(accumulate(counts)), nth)
         before = sum(self._scores[i].numel() for i in range(tensor))

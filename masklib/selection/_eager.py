@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masklib import _read
 from masklib.selection import _operators, _rank
 from masklib.selection._numbers import Number, as_tensor
 from masklib.selection._streamed import streamed
@@ -54,6 +55,8 @@ def lowest(
         return _rank.lowest(scores, alive, number, counting, names, by_magnitude, least)
     if streamed(scores) or streamed(alive):  # no operator takes them
         return _rank.lowest(scores, alive, number, counting, names, by_magnitude, least)
+    for tensor, name in zip(scores, names):
+        _read.is_not_batched(tensor, _read.place(name, "scores"))
     return _operators.lowest(scores, alive, as_tensor(number), counting, names, by_magnitude, least)
 
 

@@ -17,7 +17,7 @@ from masklib.selection._refusals import no_nan, opposite_infinities
 
 REDUCED = 2**18  # elements reduced at a time: their float64 copy stays in cache; 2**16 and 2**20 were slower
 _SEGMENT = 2**14  # torch splits one sum of 2**15 elements or more among threads, and then rounds as their number says
-_SMALL_ORDER = 1 / 16  # n**(1/p) passes the largest float64 for smaller ones
+SMALL_ORDER = 1 / 16  # n**(1/p) passes the largest float64 for smaller ones
 _SAFE = 1e280  # sums of powers within it have lost nothing; beyond, and below its inverse, they may have
 
 
@@ -35,20 +35,28 @@ def item_scores(
     Returns:
         Scores (items,) in float64, zero for the dead, and which items live (items,).
     """
+    totals, live = reduced(scores, alive, p, mean)
+    if totals.isnan().any() or p == 0:  # the 0-norm counts NaN as any other number
+        no_nan(scores, alive, names)
+        opposite_infinities(totals, names)
+    return totals, live > 0
+
+
+def reduced(
+    scores: Sequence[Tensor], alive: Sequence[Tensor | None], p: float | None, mean: bool
+) -> tuple[Tensor, Tensor]:
+    """The same scores, NaN or not, and how many elements of each item live."""
     items, elements, home = scores[0].shape[0], sum(s.shape[1] for s in scores), scores[0].device
     counts = [_count(s, a).to(home) for s, a in zip(scores, alive)]
     live = sum(counts[1:], counts[0])
     if not items * elements:
-        return live.double(), live > 0
+        return live.double(), live
     totals, divisors = torch.empty(items, dtype=torch.float64, device=home), live.clamp(min=1).double()
     reduce = _reduction(p)
     for rows in _chunks(items, max(1, REDUCED // elements)):
         part = _beside([_live(s, a, rows, p) for s, a in zip(scores, alive)])
         totals[rows] = reduce(part, divisors[rows] if mean else divisors.new_ones(()))
-    if totals.isnan().any() or p == 0:  # the 0-norm counts NaN as any other number
-        no_nan(scores, alive, names)
-        opposite_infinities(totals, names)
-    return totals.masked_fill(live == 0, 0), live > 0
+    return totals.masked_fill(live == 0, 0), live
 
 
 def _count(scores: Tensor, alive: Tensor | None) -> Tensor:
@@ -112,7 +120,7 @@ def _ends(sizes: Tensor, p: float) -> Tensor:
 def _norms(values: Tensor, divisor: Tensor, p: float) -> Tensor:
     """The norm of each row, by way of its largest part wherever the powers would leave float64."""
     sums = _sums(_powers(values, p)) / divisor
-    if abs(p) < _SMALL_ORDER:
+    if abs(p) < SMALL_ORDER:
         return sums.log2() / p
     norms = sums if p == 1 else sums.sqrt() if p == 2 else sums ** (1 / p)
     unsafe = ~((sums > 1 / _SAFE) & (sums < _SAFE))

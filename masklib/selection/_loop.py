@@ -35,7 +35,7 @@ class Source(Protocol):
     """Who holds the scores of one pool and answers a few questions about them.
 
     All values are of one dtype of numpy, in which the pool is ranked; an index counts elements, dead ones too, in the
-    order of the pool. `few` and `tie` are asked after the last `split` only.
+    order of the pool. `few`, `within` and `tie` are asked after the last `split` only.
     """
 
     @property
@@ -58,6 +58,9 @@ class Source(Protocol):
 
     def few(self) -> Array:
         """The live values that an open bracket had between its bounds, in any order."""
+
+    def within(self) -> Source | None:
+        """The few as a pool of their own, with the same indices, if they are too many to be collected; else None."""
 
     def tie(self, value: Any, nth: int) -> int:
         """The index of the n-th (from 0) live element equal to a value that the last split's bracket holds."""
@@ -105,13 +108,22 @@ def _attempt(source: Source, low: Any, high: Any, k: int) -> Cut | int:
         return -1 if wanted < 0 else 1
     if low is not None and low == high:
         return Cut(low, END if wanted == between else source.tie(low, wanted))
+    pool = source.within()
+    if pool is not None:
+        cut = cut_lowest(pool, wanted)
+        return cut if wanted else _above(low)
     few = source.few()
     if _has_nan(few):
         raise HasNaN
     if wanted == 0:
-        return ALL if low is None else Cut(low, END)
+        return _above(low)
     value, dying, ties = _settle(few, wanted)
     return Cut(value, END if dying == ties else source.tie(value, dying))
+
+
+def _above(low: Any) -> Cut:
+    """The cut at the lower bound of a bracket."""
+    return ALL if low is None else Cut(low, END)
 
 
 def _settle(few: Array, k: int) -> tuple[Any, int, int]:

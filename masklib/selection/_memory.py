@@ -19,7 +19,7 @@ from torch import Tensor
 from masklib.selection._cut import ALL, END, Array, Cut, survivors
 from masklib.selection._order import common_dtype
 from masklib.selection._pieces import CHUNK as CHUNK
-from masklib.selection._pieces import NUMPY, Piece, empty_mask, every, flags, pieces, reader, size
+from masklib.selection._pieces import NUMPY, Piece, empty_mask, every, flags, magnitudes, pieces, reader, size
 from masklib.selection._threads import scratch, threaded
 
 _Read = Callable[[Piece], Array]
@@ -80,7 +80,8 @@ class Memory:
             )
 
     def _empty(self) -> Array:
-        return np.empty(0, NUMPY[self._dtype])
+        none: Array = np.empty(0, NUMPY[self._dtype])
+        return magnitudes(none) if self._by_magnitude else none  # of a dtype of its own
 
     def split(self, low: Any, high: Any) -> tuple[int, int, int]:
         """Count below, between and above, and write the masks of all that is not between."""
@@ -88,7 +89,7 @@ class Memory:
         if low is not None and low == high:
             counts = self._map(partial(_compare, value=low))
             self._ties = [tied for _, tied, _ in counts]
-            below, ties, above = (sum(part) for part in zip(*counts))
+            below, ties, above = (sum(count[side] for count in counts) for side in range(3))  # of no chunk, too
             return below, ties, above
         parts = self._map(partial(_collect, low=low, high=high))
         self._between = [(index, values) for _, index, values in parts]
@@ -99,19 +100,46 @@ class Memory:
         """The values between the bounds, in order of index."""
         return joined([values for _, values in self._between], self._empty())
 
+    def within(self) -> None:
+        """The few are at hand."""
+
+    def places(self) -> Array:
+        """The indices of the few, rising."""
+        starts = [chunk.start for chunk in self._chunks]
+        return joined([start + index for start, (index, _) in zip(starts, self._between)], np.empty(0, np.int64))
+
     def tie(self, value: Any, nth: int) -> int:
         """The pool's index of the n-th live element that equals the value."""
-        ties = self._ties
-        if not self._is_shut():
-            ties = [int(np.count_nonzero(values == value)) for _, values in self._between]
+        ties = self._tied_in_chunks(value)
         chunk = bisect_right(list(accumulate(ties)), nth)
-        nth -= sum(ties[:chunk])
+        return self._chunks[chunk].start + int(self._tied(chunk, value)[nth - sum(ties[:chunk])])
+
+    def tie_table(self, value: Any) -> Array:
+        """Where the live ones that equal a value lie, (chunks, 3): first index, index behind the last, how many."""
+        ends = [chunk.start + chunk.mask.size for chunk in self._chunks]
+        rows = zip((chunk.start for chunk in self._chunks), ends, self._tied_in_chunks(value))
+        return np.array(list(rows), np.int64).reshape(-1, 3)
+
+    def ties(self, value: Any, first: int, last: int) -> Array:
+        """The pool's indices of the live elements that equal the value, from one index up to another."""
+        chunks = [i for i, c in enumerate(self._chunks) if c.start < last and first < c.start + c.mask.size]
+        parts = [self._chunks[i].start + self._tied(i, value) for i in chunks]
+        index = joined(parts, np.empty(0, np.int64))
+        return index[(index >= first) & (index < last)]
+
+    def _tied_in_chunks(self, value: Any) -> Sequence[int]:
+        """How many live elements of each chunk equal a value that the last split's bracket holds."""
+        if self._is_shut():
+            return self._ties
+        return [int(np.count_nonzero(values == value)) for _, values in self._between]
+
+    def _tied(self, chunk: int, value: Any) -> Array:
+        """Which of a chunk these are."""
         if self._is_shut():
             (index,) = self._map(partial(_tied, value=value), self._chunks[chunk : chunk + 1])
-        else:
-            index, values = self._between[chunk]
-            index = index[values == value]
-        return self._chunks[chunk].start + int(index[nth])
+            return index
+        index, values = self._between[chunk]
+        return index[values == value]
 
     def _is_shut(self) -> bool:
         return self._bracket is not None and self._bracket[0] is not None and self._bracket[0] == self._bracket[1]

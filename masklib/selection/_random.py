@@ -67,6 +67,11 @@ def noise_like(tensor: Tensor, key: Tensor, name: str) -> Tensor:
     return Streamed(tensor.shape, torch.int64, lambda start, stop, _: run(seed, start, stop - start))
 
 
+def noise_at(key: Tensor, name: str, stream: int, index: Tensor) -> Tensor:
+    """The noise of some indices, as int64 of their shape."""
+    return _mixed((index + 1).mul_(_signed(GOLDEN)).add_(_signed(_seed(int(key), name, stream))))
+
+
 def _seed(key: int, name: str, stream: int) -> int:
     return _mix(_mix((key + (1 + stream) * GOLDEN) & _MASK) ^ _fnv1a(name))
 
@@ -93,7 +98,11 @@ def run(seed: int, first: int, size: int) -> Tensor:
 
 def _on_device(seed: int, size: int, device: torch.device) -> Tensor:
     """In torch, whose int64 products wrap."""
-    state = torch.arange(1, size + 1, device=device).mul_(_signed(GOLDEN)).add_(_signed(seed))
+    return _mixed(torch.arange(1, size + 1, device=device).mul_(_signed(GOLDEN)).add_(_signed(seed)))
+
+
+def _mixed(state: Tensor) -> Tensor:
+    """The finalizer of SplitMix64 in place."""
     for shift, factor in _ROUNDS:
         state.bitwise_xor_(_logical_shift(state, shift)).mul_(_signed(factor))
     return state.bitwise_xor_(_logical_shift(state, _LAST_SHIFT))

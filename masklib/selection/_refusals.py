@@ -17,7 +17,16 @@ EXAMPLE = {"amount": "amount=0.2", "keep": "keep=2", "sparsity": "sparsity=0.9"}
 
 def no_nan(scores: Sequence[Tensor], alive: Sequence[Tensor | None], names: Sequence[str]) -> None:
     """Refuse NaN in live entries, naming each tensor and its count."""
-    counts = {n: int(_nan(s, a).sum()) for n, s, a in zip(names, scores, alive) if _is_inexact(s)}
+    refuse_nan({n: count_nan(s, a) for n, s, a in zip(names, scores, alive)})
+
+
+def count_nan(scores: Tensor, alive: Tensor | None) -> int:
+    """How many live entries are NaN."""
+    return int(_nan(scores, alive).sum()) if _is_inexact(scores) else 0
+
+
+def refuse_nan(counts: Mapping[str, int]) -> None:
+    """Refuse tensors, by name, with so many NaN."""
     found = ", ".join(f"{c} NaN in scores" + (f" of {n!r}" if n else "") for n, c in counts.items() if c)
     if found:
         raise ValueError(f"{found}. Scores of live entries must be numbers: mask the entries or mend the scores.")
@@ -34,7 +43,11 @@ def _nan(scores: Tensor, alive: Tensor | None) -> Tensor:
 
 def opposite_infinities(scores: Tensor, names: Sequence[str]) -> None:
     """Refuse items whose score is inf - inf."""
-    count = int(scores.isnan().sum())
+    refuse_opposite_infinities(int(scores.isnan().sum()), names)
+
+
+def refuse_opposite_infinities(count: int, names: Sequence[str]) -> None:
+    """Refuse so many items whose score is inf - inf."""
     if count:
         where = f" of {', '.join(map(repr, names))}" if any(names) else ""
         raise ValueError(

@@ -17,7 +17,8 @@ from masklib.selection._memory import Memory
 class Slow:
     """The protocol, as it is written, on a list; it says how often it was split."""
 
-    def __init__(self, values, alive=None, run=1, sample=None):
+    def __init__(self, values, alive=None, run=1, sample=None, nested=0.0):
+        self.nested = nested  # the share of the live up to which the few are a pool of their own
         self.values = np.asarray(values)
         self.alive = np.ones(len(values), bool) if alive is None else np.asarray(alive)
         self.run, self.given = run, sample
@@ -47,9 +48,27 @@ class Slow:
     def few(self):
         return self.values[self.held & self.alive][::-1].copy()
 
+    def within(self):
+        """A pool of the few, as a source may give that has them in many places."""
+        index = np.flatnonzero(self.held & self.alive)
+        if not 0 < index.size < self.live * self.nested:
+            return None
+        return Within(self.values[index], nested=self.nested, index=index)
+
     def tie(self, value, nth):
         assert (self.held & (self.values == value)).any(), "a value that the last split did not hold"
         return int(np.flatnonzero((self.values == value) & self.alive)[nth])
+
+
+class Within(Slow):
+    """The few of another source, with its indices."""
+
+    def __init__(self, values, nested, index):
+        super().__init__(values, nested=nested)
+        self.index = index
+
+    def tie(self, value, nth):
+        return int(self.index[super().tie(value, nth)])
 
 
 def lowest_by_sort(values, alive, k):

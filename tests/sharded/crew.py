@@ -117,12 +117,14 @@ def _size(mesh: tuple[int, ...]) -> int:
 
 
 def _serve(pipe: Any, rank: int, world: int, store: str) -> None:
+    import logging
     import warnings
 
     import torch
     import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh
 
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)  # that what tests gather could be gathered faster
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", module="torch")

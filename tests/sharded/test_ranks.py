@@ -1,0 +1,106 @@
+"""Masks of DTensors are those of whole tensors, to the bit, however they are sharded; errors are those of all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import masklib as ml
+from masklib._shards._grouped import rows_of
+from masklib._shards._layout import Layout
+from sharded import attack, layouts, ranks
+from sharded.crew import outcomes, run
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("mesh", [(1,), (2,), (3,), (4,), (2, 2)])
+def test_random_calls_give_what_whole_tensors_give(mesh, small):
+    for done, errors, wrong in run(attack.attack, 1, 40, small, mesh=mesh):
+        assert not wrong, "\n".join(wrong)
+        assert errors < done / 2
+
+
+@pytest.mark.parametrize("kind", ranks.KINDS)
+@pytest.mark.parametrize(("mesh", "at"), [((2,), 0), ((3,), 1), ((2, 2), 0), ((2, 2), 5)])
+def test_large_pools(mesh, at, kind):
+    run(ranks.large_pool, layouts.PLACEMENTS[mesh][at], kind, mesh=mesh)
+
+
+@pytest.mark.parametrize(("mesh", "placements"), layouts.CASES)
+def test_items_and_pools_whole_and_cut(mesh, placements):
+    run(ranks.large_groups, placements, mesh=mesh)
+
+
+@pytest.mark.parametrize("mesh", [(2,), (3,)])
+def test_scores_of_items(mesh):
+    run(ranks.item_scores, mesh=mesh)
+
+
+def test_masks_are_new_and_lie_as_the_scores_do():
+    run(ranks.no_transfer)
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+GROUPS = [ml.elements(), ml.rows(), ml.rows(1), ml.channels(p=2), ml.channels(1), ml.windows(2), ml.windows(2, 0)]
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_nan_on_one_rank_is_told_by_all_as_by_one_tensor(groups):
+    for rank in range(3):
+        for same, expected in run(ranks.nan_on, rank, groups, 1, mesh=(3,)):
+            assert same, expected
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("call", "kind", "says"),
+    [
+        (ranks.amount_on, ValueError, "`amount` must be a fraction"),
+        (ranks.other_amount_on, ValueError, "all ranks must call with the same"),
+        (ranks.dtype_on, TypeError, "real floating"),
+        (ranks.plain_on, ValueError, "the same plain tensors"),
+        (ranks.key_on, TypeError, "`key` must be an int"),
+        (ranks.growth_on, TypeError, "`grow_scores` must be of the form"),
+    ],
+)
+def test_what_one_rank_does_wrong_is_raised_on_all(call, kind, says, rank):
+    results = outcomes(call, rank, mesh=(3,))
+    assert len({(r.kind, r.message) for r in results}) == 1
+    assert results[0].kind is kind
+    assert says in results[0].message
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (ranks.many_in_a_pool, "`amount` must be between 0 and 2"),
+        (ranks.two_meshes, "must be on one mesh"),
+        (ranks.compiled, "under torch.compile"),
+    ],
+)
+def test_what_cannot_be_is_told(call, says):
+    for result in outcomes(call):
+        assert says in result.message
+
+
+def test_a_graph_that_breaks_is_right():
+    run(ranks.compiled_in_parts)
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+FOLDS = [
+    (ml.rows(), (3, 4, 2)), (ml.rows(1), (3, 4, 2)), (ml.channels(-1), (3, 4, 2)), (ml.windows(2, 1), (3, 4, 2)),
+    (ml.windows(3, 0, ragged=True), (4, 2)), (ml.blocks((2, 3), ragged=True), (2, 3, 5)), (ml.heads(2), (4, 3)),
+    (ml.heads(2, 1, parts=(2, 1)), (2, 12)), (ml.rows(), (3, 0)), (ml.blocks((2,)), (4,)), (ml.heads(1), (0, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "shape"), FOLDS)
+def test_a_folding_says_where_each_entry_is(groups, shape):
+    folding = groups.fold(torch.Size(shape))
+    at = Layout(tuple(shape), tuple(((0, size),) for size in shape), True)
+    assert torch.equal(rows_of(folding, at), rows_of(replace(folding, where=None), at))
