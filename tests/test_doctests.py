@@ -15,6 +15,7 @@ from hypothesis import find
 import masklib
 import masklib.adapters
 import masklib.adapters.files
+import masklib.adapters.oneshot
 import masklib.adapters.prune
 import masklib.adapters.structural
 import masklib.adapters.training
@@ -22,7 +23,8 @@ import masklib.testing
 
 CORE = [masklib, masklib.budgets, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
 CORE += [masklib.surgery, masklib.updates]
-ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.structural, masklib.adapters.training]
+ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.oneshot, masklib.adapters.structural]
+ADAPTERS += [masklib.adapters.training]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"

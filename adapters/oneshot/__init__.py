@@ -1,0 +1,20 @@
+"""A model pruned once, block by block, with a few batches to calibrate on: Wanda, RIA, SparseGPT, ADMM."""
+
+from ._report import Layer as Layer
+from ._report import Pruned as Pruned
+from ._rules import Rule as Rule
+from ._rules import admm as admm
+from ._rules import magnitude as magnitude
+from ._rules import ria as ria
+from ._rules import sparsegpt as sparsegpt
+from ._rules import wanda as wanda
+from ._walk import prune as prune
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(name for name in globals() if not name.startswith("_"))
+
+
+for _public in __dir__():
+    globals()[_public].__module__ = __name__  # where pickles and documentation look for them

@@ -1,0 +1,132 @@
+"""The blocks of a model, and what each is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Call(NamedTuple):
+    """What a block is called with in one batch, but for the hidden state, which stands first."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
+    """The blocks by name: those that are named, else the longest list of one type."""
+    if names is not None:
+        return {name: _named(model, name) for name in names}
+    lists = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and _is_of_one_type(m)}
+    if lists:
+        name = max(lists, key=lambda n: len(lists[n]))
+        return {f"{name}.{i}" if name else f"{i}": block for i, block in enumerate(lists[name])}
+    if isinstance(model, nn.Sequential) and len(model):
+        return dict(model.named_children())
+    raise ValueError(
+        f"`blocks` must be named for {type(model).__name__}, which has no ModuleList of one type. "
+        "Pass the names of modules that follow one another, for example blocks=['encoder.0', 'encoder.1']."
+    )
+
+
+def _is_of_one_type(modules: nn.ModuleList) -> bool:
+    return len({type(m) for m in modules}) == 1
+
+
+def _named(model: nn.Module, name: Any) -> nn.Module:
+    found = dict(model.named_modules()).get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"`blocks` must name modules of {type(model).__name__}, got {name!r}.")
+    return found
+
+
+def capture(
+    model: nn.Module, blocks: Mapping[str, nn.Module], batches: Sequence[Any]
+) -> tuple[list[Tensor], dict[str, list[Call]]]:
+    """The hidden states before the first block, batch by batch, and what each block is called with beside them.
+
+    Arguments that blocks share, such as positions and masks, are held once.
+    """
+    hidden: list[Tensor] = []
+    calls: dict[str, list[Call]] = {name: [] for name in blocks}
+    last: list[Any] = [None]
+    first = next(iter(blocks))
+
+    def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        state, call = _split(name, args, kwargs)
+        if name == first:
+            hidden.append(state.detach())
+        elif last[0] is not state and not (last[0] is not None and torch.equal(last[0], state)):
+            raise ValueError(f"`blocks` must follow one another: what goes into {name!r} is not what comes out before.")
+        calls[name].append(call)
+
+    def after(module: nn.Module, args: Any, outputs: Any) -> None:
+        last[0] = first_of(outputs)
+
+    with ExitStack() as stack:
+        for name, block in blocks.items():
+            handle = block.register_forward_pre_hook(_bound(before, name), with_kwargs=True)
+            stack.callback(handle.remove)
+            stack.callback(block.register_forward_hook(after).remove)
+        for batch in batches:
+            run(model, batch)
+    for name, found in calls.items():
+        if len(found) != len(batches):
+            raise ValueError(
+                f"{name!r} was called {len(found)} times for {len(batches)} batches; a block must be called once for "
+                "each. Pass the names of others as blocks=."
+            )
+    return hidden, calls
+
+
+def _bound(hook: Any, name: str) -> Any:
+    return lambda module, args, kwargs: hook(name, module, args, kwargs)
+
+
+def _split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
+    """The hidden state apart from the rest."""
+    if args and isinstance(args[0], Tensor):
+        return args[0], Call(args[1:], dict(kwargs))
+    state = kwargs.get("hidden_states")
+    if not isinstance(state, Tensor):
+        raise ValueError(f"{name!r} must be called with a tensor first, or as `hidden_states`. Pass other blocks=.")
+    return state, Call(args, {n: v for n, v in kwargs.items() if n != "hidden_states"})
+
+
+def first_of(outputs: Any) -> Any:
+    """The hidden state that a block returns."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """Call the model on a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+@contextmanager
+def quiet(model: nn.Module) -> Iterator[None]:
+    """Evaluation without gradients and caches, and experts one by one; all as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    settings = [(c, n, v) for c in configs.values() for n, v in _QUIET.items() if hasattr(c, n)]
+    before = [(c, n, getattr(c, n)) for c, n, _ in settings]
+    try:
+        model.eval()
+        for config, name, value in settings:
+            setattr(config, name, value)
+        with torch.no_grad():
+            yield
+    finally:
+        for config, name, value in before:
+            setattr(config, name, value)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+_QUIET = {"use_cache": False, "_experts_implementation": "eager"}

@@ -1,0 +1,131 @@
+"""What is done to a layer: a rule is an accumulator over its inputs and a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+import masklib
+from masklib import scores
+
+
+class Rule(NamedTuple):
+    """How layers are pruned.
+
+    Attributes:
+        add: `add(state, inputs) -> state`, with inputs of shape (tokens, in), and None for the first state.
+        solve: `solve(weight, state, default_mask, **number) -> (weight, mask)`, with a weight of shape (out, in), a
+            mask or None, and the one of `amount`, `keep` and `sparsity` that is given.
+    """
+
+    add: Callable[[Any, Tensor], Any]
+    solve: Callable[..., tuple[Tensor, Tensor]]
+
+
+Score = Callable[[Tensor, Any], Tensor]
+
+
+def magnitude(*, groups: Any = None) -> Rule:
+    """Remove the smallest weights; the inputs are not looked at.
+
+    Args:
+        groups: the items and pools of a layer, `elements()` by default.
+
+    Returns:
+        The rule.
+
+    >>> magnitude().solve(torch.tensor([[1.0, -3.0]]), None, None, amount=1)
+    (tensor([[0., -3.]]), tensor([[False,  True]]))
+    """
+    return Rule(_nothing, partial(_by_score, _magnitude, _or_elements(groups)))
+
+
+def wanda(*, groups: Any = None) -> Rule:
+    """Remove the weights with the smallest product of magnitude and norm of the input (`scores.wanda`).
+
+    Args:
+        groups: the items and pools of a layer; by default each output by itself, `rows()`, as in the paper.
+
+    Returns:
+        The rule.
+
+    >>> rule = wanda()
+    >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.tensor([[9.0, 1.0]])), None, keep=1)
+    (tensor([[1., 0.]]), tensor([[ True, False]]))
+    """
+    return Rule(scores.add_input_norms, partial(_by_score, scores.wanda, masklib.rows() if groups is None else groups))
+
+
+def ria(*, power: float = 0.5, groups: Any = None) -> Rule:
+    """Remove the weights with the smallest relative importance (`scores.ria`).
+
+    Args:
+        power: how much the inputs count.
+        groups: the items and pools of a layer, `elements()` by default.
+
+    Returns:
+        The rule.
+
+    >>> rule = ria(power=0)
+    >>> rule.solve(torch.tensor([[1.0, 3.0], [1.0, 1.0]]), rule.add(None, torch.ones(1, 2)), None, amount=1)[1]
+    tensor([[ True,  True],
+            [ True, False]])
+    """
+    score = partial(scores.ria, power=power)
+    return Rule(scores.add_input_norms, partial(_by_score, score, _or_elements(groups)))
+
+
+def sparsegpt(*, groups: Any = None, block: int = 128, damping: float = 0.01) -> Rule:
+    """Prune column by column, and let the columns to the right make up for it (`masklib.sparsegpt`).
+
+    Args:
+        groups, block, damping: as for `masklib.sparsegpt`.
+
+    Returns:
+        The rule.
+
+    >>> rule = sparsegpt()
+    >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.eye(2)), None, keep=1)[1]
+    tensor([[False,  True]])
+    """
+    return Rule(scores.add_hessian, partial(masklib.sparsegpt, groups=groups, block=block, damping=damping))
+
+
+def admm(*, groups: Any = None, penalty: Sequence[float] | None = None, damping: float = 0.1) -> Rule:
+    """Choose masks and move weights in turns (`masklib.admm`): what loses least.
+
+    Args:
+        groups, damping: as for `masklib.admm`.
+        penalty: as for `masklib.admm`; None for its own.
+
+    Returns:
+        The rule.
+
+    >>> rule = admm()
+    >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.eye(2)), None, keep=1)[1]
+    tensor([[False,  True]])
+    """
+    options: dict[str, Any] = {} if penalty is None else {"penalty": penalty}
+    return Rule(scores.add_hessian, partial(masklib.admm, groups=groups, damping=damping, **options))
+
+
+def _nothing(state: Any, inputs: Tensor) -> Any:
+    return state
+
+
+def _magnitude(weight: Tensor, state: Any) -> Tensor:
+    return scores.magnitude(weight)
+
+
+def _by_score(
+    score: Score, groups: Any, weight: Tensor, state: Any, default_mask: Tensor | None = None, **number: Any
+) -> tuple[Tensor, Tensor]:
+    mask = masklib.compute_mask(score(weight, state), default_mask, groups=groups, **number)
+    return masklib.apply(weight.detach(), mask), mask
+
+
+def _or_elements(groups: Any) -> Any:
+    return masklib.elements() if groups is None else groups

