@@ -38,17 +38,16 @@ def _numbers(facts: dict[str, Any]) -> tuple[str, ...]:
 def _found(path: Path) -> dict[str, Any]:
     """What is zero, as JSON has it."""
     try:
-        from ..files import load_masks, open_checkpoint
+        from ..files import open_checkpoint
         from ..files._masks import LAYOUT
-        from ..files._zeros import zeros, zeros_of
+        from ..files._zeros import zeros, zeros_of_masks
     except ImportError as error:
         raise ValueError(str(error)) from None
     checkpoint = open_checkpoint(path)
     history: list[Any] = []
     if any(texts.get("layout") == LAYOUT for texts in checkpoint.metadata.values()):
-        masks, steps, _ = load_masks(path)
-        tensors = {n: _tensor(zeros_of(m)) for n, m in masks.items()}
-        history = list(steps)
+        masks, steps = zeros_of_masks(path)
+        tensors, history = {n: _tensor(z) for n, z in masks.items()}, list(steps)
     else:
         with progress() as tell:
             tensors = {n: _tensor(z) for n, z in zeros(checkpoint, tell)}

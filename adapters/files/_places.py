@@ -24,7 +24,13 @@ _BLOCK = 2**20
 
 def place_of(checkpoint: Checkpoint, source: Path, target: Any) -> Path:
     """Refuse a target that the checkpoint cannot be written to; nothing is written yet."""
-    place = (folder_target if is_folder(checkpoint, source) else file_target)(target, "target")
+    folder = is_folder(checkpoint, source)
+    place = (folder_target if folder else file_target)(target, "target")
+    if folder and place.suffix == ".safetensors":
+        raise ValueError(
+            f"`target` must be a folder, as `source` is one, got {str(place)!r}. Pass another name, or the file of "
+            f"`source` alone: {str(checkpoint.files[0])!r}."
+        )
     needed = sum(header.size for header in checkpoint.headers.values())
     with told(place.parent, "found"):
         free = shutil.disk_usage(place.parent).free

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from masklib.selection._streamed import run_of, runs
+from masklib.selection._streamed import run_of, runs, unit
 
 from ._checkpoint import Checkpoint
+from ._header import read_header
+from ._mask_stream import streamed_masks
+from ._masks import read_metadata
+from ._names import a_path
 from ._reading import Counter, reading
 
 _PATTERNS = ((1, 4), (2, 4), (4, 8))  # N:M that kernels or papers know
@@ -35,6 +40,13 @@ class Zeros(NamedTuple):
         return self.zeros / max(self.size, 1)
 
 
+def zeros_of_masks(path: Any) -> tuple[dict[str, Zeros], tuple[Any, ...]]:
+    """What a file of masks kills, and its history; nothing is unpacked but a run at a time."""
+    _, steps = read_metadata(read_header(a_path(path)))
+    with streamed_masks(path) as masks:
+        return {name: zeros_of(mask) for name, mask in masks.items()}, steps
+
+
 def zeros(checkpoint: Checkpoint, tell: Callable[[int, int], None] | None = None) -> Iterator[tuple[str, Zeros]]:
     """Count what is zero in each tensor; nothing is read before the next is asked for.
 
@@ -55,7 +67,7 @@ def zeros_of(tensor: Tensor) -> Zeros:
     """Of one tensor, in chunks of whole windows."""
     fitting = [(n, m) for n, m in _PATTERNS if tensor.dim() > 1 and tensor.shape[-1] % m == 0]
     count = 0
-    for start, stop in runs(tensor.numel(), 8):
+    for start, stop in runs(tensor.numel(), math.lcm(8, unit(tensor))):
         alive = _alive(run_of(tensor, start, stop, {}))
         count += stop - start - int(alive.count_nonzero())
         fitting = [(n, m) for n, m in fitting if int(alive.view(-1, m).sum(1).max()) <= n]

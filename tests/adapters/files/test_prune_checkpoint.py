@@ -142,6 +142,11 @@ def test_a_file_may_be_its_own_target(file, tmp_path):
     assert os.listdir(tmp_path) == ["source.safetensors"]
 
 
+def test_a_folder_does_not_become_a_file(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"`target` must be a folder, as `source` is one, got '.*b\.safetensors'\."):
+        prune_checkpoint(folder, tmp_path / "b.safetensors", HALF)
+
+
 def test_a_folder_may_not(folder):
     held = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     with pytest.raises(ValueError, match=r"^`target` must be a new or an empty folder"):
