@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from matplotlib.image import imread
 import masklib as ml
 
 DOCS = Path(__file__).parents[1] / "docs"
-MODULES = ("training", "methods", "compare", "combinations", "reasons")
+MODULES = ("training", "methods", "compare", "combinations", "reasons", "attached")
 METHODS = ("random", "random ERK", "one-shot", "LAMP", "gradual", "lottery", "SNIP", "SynFlow", "SET", "RigL")
 STEPS = 24
 
@@ -155,6 +156,35 @@ def test_the_reasons_are_measured(examples, make, capsys):
     state = examples.training.start(make(), examples.methods.AT_START["random"](make(), 0.5))
     ratio = examples.reasons.rescaled(state).params["3.weight"] / state.params["3.weight"]
     torch.testing.assert_close(ratio[state.masks["3.weight"]].mean(), torch.tensor(2.0).sqrt())
+
+
+TINY = {"blocks": 1, "width": 4, "stride": 2}
+
+
+@pytest.mark.parametrize("name", ["gradual", "RigL"])
+def test_a_run_that_is_resumed_in_the_middle_is_the_whole_one(examples, name):
+    data, update = examples.training.digits(), examples.attached.methods(16)[name]
+    result = examples.attached.train(data, TINY, update, 16, batch=8)
+    chance = torch.Generator().manual_seed(0)
+    rows = torch.randperm(len(data[1]), generator=chance)
+    cut = len(rows) * 4 // 5
+    whole = examples.attached.make(TINY, update, 16)
+    whole.train(data, rows[:cut][torch.randint(cut, (16, 8), generator=chance)])
+    values = result.model.state_dict()
+    assert all(torch.equal(value, values[key]) for key, value in whole.model.state_dict().items())
+    assert abs(float(ml.sparsity(result.masks)) - 0.9) < 1e-3
+    assert all(not result.model.get_parameter(n)[~mask].any() for n, mask in result.masks.items())
+
+
+def test_the_attached_example_prints_and_draws(examples, make, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(examples.attached, "train", partial(examples.attached.train, batch=8))
+    results = examples.attached.main(["--quick", "--out", str(tmp_path / "picture.png")])
+    assert list(results) == ["dense", "gradual", "RigL"]
+    assert "1,882 of 18,824 weights" in capsys.readouterr().out
+    assert results["RigL"].accuracy > 0.3
+    assert imread(tmp_path / "picture.png").shape[1] > 900
+    assert examples.attached.resnet().state_dict()["0.weight"].shape == (16, 1, 3, 3)
+    assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in examples.attached.resnet().modules()) == 20
 
 
 def test_mnist_is_read(examples):

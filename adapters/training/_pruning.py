@@ -14,7 +14,7 @@ from masklib import _read, updates
 from masklib.updates import Update
 
 from .._module.probing import keeps_zeros
-from .._module.stepping import around_steps, owned, same_shape, scale_of, zero_dead
+from .._module.stepping import around_steps, local, owned, same_shape, scale_of, zero_dead
 from . import _saved
 from ._hold import freeze, zero
 from ._names import plain_model
@@ -246,7 +246,7 @@ class Pruning:
     def _take(self, masks: Mapping[str, Tensor]) -> None:
         """Hold masks in the layout of their parameters, and know which of them kill anything."""
         self.masks = {n: torch.empty_like(p, dtype=torch.bool).copy_(masks[n]) for n, p in self._params.items()}
-        self._pruned = {name for name, mask in self.masks.items() if not bool(mask.all())}
+        self._pruned = {name for name, mask in self.masks.items() if not bool(local(mask).all())}
 
     @torch.no_grad()
     def _rewind(self) -> None:

@@ -1,0 +1,81 @@
+"""What ranks are asked about training under masks: FSDP2 and HSDP beside the same loop on whole tensors."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from training_tasks import OPTIMIZERS, batch, loss_of
+
+import masklib as ml
+from masklib import updates
+from masklib.adapters.training import attach
+from sharded.core import part
+
+LIMITS = (0.05, 0.1, 0.15, 0.2)
+
+
+def below(step, params, masks, grads):
+    """An update of one's own, elementwise: what is small dies."""
+    limit = LIMITS[min(step, len(LIMITS) - 1)]
+    return {name: masks[name] & (p.abs() >= limit) for name, p in params.items()}
+
+
+def revived(step, params, masks, grads):
+    """What has a large gradient lives again."""
+    return {name: (p.abs() >= 0.1) | (grads[name].abs() > 0.05) for name, p in params.items()}
+
+
+MADE = {
+    "falling": updates.Update(below, lambda step: step in (0, 2, 4)),
+    "growing": updates.Update(revived, lambda step: step in (1, 3), needs_grads=True),
+    "through": updates.Update(revived, lambda step: step % 2 == 1, needs_grads=True, straight_through=True, decay=0.1),
+}
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 1), nn.Tanh(), nn.Linear(1, 3)).double()
+
+
+def train(model, optimizer, steps):
+    for step in steps:
+        optimizer.zero_grad()
+        loss_of(model(batch(step).double())).backward()
+        optimizer.step()
+
+
+def begin(mesh, name, kind):
+    model = net()
+    if mesh is not None:
+        for layer in (model[0], model[2], model[4], model):
+            fully_shard(layer, mesh=mesh)
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    return model, optimizer, attach(optimizer, model, MADE[name])
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def same_as_whole(mesh, name, kind):
+    """All ranks see one batch: a sharded run is the whole one, up to how gradients are averaged; resumed as well."""
+    plain, sharded, again = (begin(m, name, kind) for m in (None, mesh, mesh))
+    train(*plain[:2], range(6))
+    train(*sharded[:2], range(3))
+    for part_again, done in zip(again, sharded):
+        part_again.load_state_dict(copy.deepcopy(done.state_dict()))  # optimizers train the tensors they load
+    train(*sharded[:2], range(3, 6))
+    train(*again[:2], range(3, 6))
+    for run in (sharded, again):
+        for key, mask in run[2].masks.items():
+            assert isinstance(mask, DTensor)
+            assert torch.equal(whole(mask), plain[2].masks[key])
+            param = run[0].get_parameter(key)
+            assert not part(param.detach())[~part(mask)].any()
+            torch.testing.assert_close(whole(param.detach()), plain[0].get_parameter(key).detach())
+        assert run[2].report().kept == plain[2].report().kept
+    assert int(ml.count(plain[2].masks)) < 48
