@@ -10,6 +10,7 @@ import masklib as ml
 
 S = torch.arange(6.0).view(2, 3)
 MAPPING = {"a": S, "b": S + 1}
+HESSIAN = ml.scores.add_hessian(None, S)
 ROWS = ml.coupled({"a": ml.channels(0), "b": ml.channels(0)})
 
 
@@ -64,6 +65,29 @@ def regrow(scores, others):
 
 
 BAD = [
+    (
+        ValueError,
+        "`penalty` must hold positive, finite numbers, got (0.0,)",
+        lambda: ml.admm(S, HESSIAN, keep=1, penalty=(0.0,)),
+    ),
+    (
+        ValueError,
+        "`statistics` must be of the 3 inputs of `weight`",
+        lambda: ml.admm(S, ml.scores.add_hessian(None, S.T), keep=1),
+    ),
+    (TypeError, "`mask` must be bool (True = kept)", lambda: ml.reconstruct(S, HESSIAN, S)),
+    (
+        ValueError,
+        "is not positive definite with damping=0.0: its 2 inputs do not span its 3 features. Pass damping=0.01",
+        lambda: ml.admm(S, HESSIAN, keep=1, damping=0.0),
+    ),
+    (
+        ValueError,
+        "`power` must be finite and not negative, got -1. For example power=0.5.",
+        lambda: ml.scores.ria(S, ml.scores.add_input_norms(None, S), power=-1),
+    ),
+    (ValueError, "`outliers` must be positive and finite, got 0", lambda: ml.budgets.owl(MAPPING, 0.5, outliers=0)),
+    (ValueError, "`margin` must be a number in [0, 1], got 2", lambda: ml.budgets.pooled(MAPPING, 0.5, margin=2)),
     (TypeError, "exactly one of `amount`, `keep` and `sparsity`, got none", lambda: ml.compute_mask(S)),
     (TypeError, "got amount=1 and keep=2", lambda: ml.compute_mask(S, amount=1, keep=2)),
     (TypeError, "`amount` must be a number or a 0-d tensor, got True", lambda: ml.compute_mask(S, amount=True)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Call(NamedTuple):
 def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
     """The blocks by name: those that are named, else the longest list of one type."""
     if names is not None:
-        return {name: _named(model, name) for name in names}
+        return {name: _named(model, name) for name in listed(names, "blocks", "['encoder.0', 'encoder.1']")}
     lists = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and _is_of_one_type(m)}
     if lists:
         name = max(lists, key=lambda n: len(lists[n]))
@@ -31,6 +31,17 @@ def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Mod
         f"`blocks` must be named for {type(model).__name__}, which has no ModuleList of one type. "
         "Pass the names of modules that follow one another, for example blocks=['encoder.0', 'encoder.1']."
     )
+
+
+def listed(value: Any, argument: str, example: str) -> list[str]:
+    """Read names."""
+    plain = isinstance(value, Collection) and not isinstance(value, (str, bytes, Tensor, Mapping))
+    names = list(value) if plain else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`{argument}` must be a list of names, got {value!r}. For example {argument}={example}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`{argument}` must have each name once, got {names}.")
+    return names
 
 
 def _is_of_one_type(modules: nn.ModuleList) -> bool:
@@ -60,7 +71,7 @@ def capture(
         state, call = _split(name, args, kwargs)
         if name == first:
             hidden.append(state.detach())
-        elif last[0] is not state and not (last[0] is not None and torch.equal(last[0], state)):
+        elif last[0] is not state and not (isinstance(last[0], Tensor) and torch.equal(last[0], state)):
             raise ValueError(f"`blocks` must follow one another: what goes into {name!r} is not what comes out before.")
         calls[name].append(call)
 
@@ -104,9 +115,15 @@ def first_of(outputs: Any) -> Any:
 
 def run(model: nn.Module, batch: Any) -> Any:
     """Call the model on a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    args = batch if isinstance(batch, (tuple, list)) else () if isinstance(batch, Mapping) else (batch,)
+    try:
+        return model(*args, **(batch if isinstance(batch, Mapping) else {}))
+    except TypeError as error:
+        kind = type(model).__name__
+        raise TypeError(
+            f"`batches` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of keyword "
+            f"arguments, got {type(batch).__name__}: {error}"
+        ) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from masklib._amounts import how_many
 
 from .._module.values import a_module
 from .._module.weights import skipped, weights
-from ._blocks import Call, blocks_of, capture, first_of, quiet
+from ._blocks import Call, blocks_of, capture, first_of, listed, quiet
 from ._report import Layer, Pruned
 from ._rules import Rule
 from ._sites import Site, Watch, site_of
@@ -237,7 +237,7 @@ def _sites(
             except ValueError as error:
                 left_out[name] = str(error)
     if names is not None:
-        _known(names, sites, left_out)
+        _known(names := listed(names, "names", "['fc.weight']"), sites, left_out)
         left_out |= {n: "not chosen" for n in sites if n not in names}
         sites = {n: s for n, s in sites.items() if n in names}
     if not sites:
@@ -245,9 +245,7 @@ def _sites(
     return sites, left_out
 
 
-def _known(names: Any, sites: Mapping[str, Site], left_out: Mapping[str, str]) -> None:
-    if isinstance(names, str) or not isinstance(names, Collection):
-        raise TypeError(f"`names` must be a list of names, got {names!r}. For example names=['fc.weight'].")
+def _known(names: Collection[str], sites: Mapping[str, Site], left_out: Mapping[str, str]) -> None:
     unknown = {n: left_out.get(n, "no parameter of the model") for n in names if n not in sites}
     if unknown:
         raise ValueError(f"`names` must be weights in the blocks: {unknown}. Known names: {list(sites)}.")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from wrong import M, W, called, told
+from wrong import M, W, X, called, told
 
 import masklib as ml
 import masklib.adapters.checkpoint as checkpoint
+import masklib.adapters.oneshot as oneshot
 import masklib.adapters.optimizer as optimizer
 import masklib.adapters.parametrize as parametrize
 import masklib.adapters.prune as prune
@@ -77,6 +78,21 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     ),
     "parametrize.masks": (parametrize.masks, lambda: {"module": parametrized()}),
     "parametrize.remove": (parametrize.remove, lambda: {"module": parametrized()}),
+    "oneshot.prune": (
+        oneshot.prune,
+        lambda: {
+            "model": nn.Sequential(layer()),
+            "batches": [X],
+            "rule": oneshot.wanda(),
+            "sparsity": 0.5,
+            "default_masks": {"0.weight": M},
+            "names": ["0.weight"],
+            "blocks": ["0"],
+            "strict": True,
+        },
+    ),
+    "oneshot.wanda": (oneshot.wanda, lambda: {"groups": ml.rows()}),
+    "oneshot.ria": (oneshot.ria, lambda: {"power": 0.5, "groups": None}),
     "weights": (weights, lambda: {"module": layer()}),
     "skipped": (skipped, lambda: {"module": layer()}),
     "keep_zero": (optimizer.keep_zero, keep_zero),
