@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from masklib import _read
+from masklib._shards._layout import local
+from masklib._shards._parts import on_part
 
 from ._module import state
 from ._module.atomic import unchanged_on_error
+from ._module.sharded import reshard
 from ._module.sites import dotted, plain_names, pruned_names
 from ._module.values import a_module, as_buffer, check_values, checked_mask
 from .prune import custom_from_mask, undo
@@ -57,7 +60,7 @@ def to_dense(state_dict: State) -> dict[str, Any]:
         if key.removesuffix("_orig") in names and key.endswith("_orig"):
             name = key.removesuffix("_orig")
             kept = checked_mask(state_dict[f"{name}_mask"], value, None, repr(name))
-            dense[name] = state.effective(value, kept.to(value.dtype))
+            dense[name] = state.effective(value, on_part(Tensor.to, kept, value.dtype))
         elif not (key.endswith("_mask") and key.removesuffix("_mask") in names):
             dense[key] = value
     return dense
@@ -112,7 +115,8 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     >>> int((load_pruned(nn.Linear(4, 2), saved).weight == 0).sum())
     3
     """
-    parameters = plain_names(a_module(module))
+    reshard(a_module(module).modules())
+    parameters = plain_names(module)
     _a_state_dict(state_dict)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])
     for name in names:
@@ -169,8 +173,9 @@ def _refuse_tied(state_dict: State, names: list[str]) -> None:
     masks = {f"{name}_orig": state_dict[f"{name}_mask"] for name in names}
     for key in sorted(state_dict, key=lambda key: key not in masks):
         value = state_dict[key]
-        if isinstance(value, Tensor) and value.numel() and not value.is_meta and not key.endswith("_mask"):
-            other = first.setdefault((value.data_ptr(), value.shape, value.stride(), value.dtype, value.device), key)
+        part = local(value) if isinstance(value, Tensor) else None
+        if part is not None and part.numel() and not part.is_meta and not key.endswith("_mask"):
+            other = first.setdefault((part.data_ptr(), part.shape, part.stride(), part.dtype, part.device), key)
             if other != key and other in masks and not (key in masks and torch.equal(masks[other], masks[key])):
                 raise ValueError(
                     f"`state_dict` holds one tensor as {other!r} and {key!r} (tied weights), pruned differently. "

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from ._module import state
 from ._module.held import forget, watch
-from ._module.parametrized import masked_parts, originals
+from ._module.parametrized import masks_in, originals
+from ._module.sharded import reshard
 from ._module.sites import dotted, known_names, plain_names, pruned_names
 from ._module.stepping import after_steps, owned, same_shape, unwrapped, zero_dead
 from ._module.values import a_module, checked_mask, zero_one
@@ -106,10 +107,11 @@ def _given(module: nn.Module, masks: Mapping[str, Tensor]) -> Entries:
 
 def _masked(module: nn.Module) -> Entries:
     """What is pruned now, by either adapter."""
+    reshard(module.modules())
     sites = {name: dotted(module, name) for name in pruned_names(module)}
     known = originals(module)
     pruned = [(name, state.parameter(*site), state.mask_of(*site)) for name, site in sites.items()]
-    return pruned + [(n, known[n], zero_one(part.mask, repr(n))) for n, part in masked_parts(module).items()]
+    return pruned + [(n, known[n], zero_one(mask, repr(n))) for n, mask in masks_in(module).items()]
 
 
 def _held(module: nn.Module, watcher: int) -> Entries:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import masklib
 from masklib import _read
+from masklib._shards._parts import on_part
 
 from ._module.atomic import unchanged_on_error
 from ._module.computed import MARK
@@ -27,11 +28,14 @@ from ._module.parametrized import (
     mask_parametrized,
     masked_part,
     masked_parts,
+    masks_in,
     originals,
     others,
     unparametrize,
 )
+from ._module.sharded import aligned, refuse_managed
 from ._module.sites import Site, dotted, known_names
+from ._module.state import both
 from ._module.values import a_module, check_initialized, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
@@ -84,7 +88,8 @@ def prune(
         _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
-        ranked = {n: scores_for(t, None if given is None else given[n], repr(n)).clone() for n, t in current.items()}
+        ranked = {n: scores_for(t, None if given is None else given[n], repr(n)) for n, t in current.items()}
+        ranked = {n: on_part(torch.clone, t) for n, t in ranked.items()}
         kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})
         kept = masklib.custom_from_mask(current, mask=masks_by_name(kept))
         for name, sites in chosen.items():
@@ -132,7 +137,7 @@ def masks(module: nn.Module) -> dict[str, Tensor]:
     >>> masks(prune(nn.Linear(2, 1), partial(masklib.l1_unstructured, amount=2)))
     {'weight': tensor([[False, False]])}
     """
-    return {name: part.mask for name, part in masked_parts(module).items()}
+    return masks_in(module)
 
 
 def is_pruned(module: nn.Module) -> bool:
@@ -210,11 +215,13 @@ def bake(module: nn.Module) -> nn.Module:
         A deep copy with plain parameters, which computes the same.
 
     Raises:
-        ValueError: if a pruned tensor has other parametrizations too.
+        ValueError: if a pruned tensor has other parametrizations too, or the module is under `fully_shard`, which torch
+            does not copy.
 
     >>> list(bake(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1))).state_dict())
     ['weight', 'bias']
     """
+    refuse_managed(a_module(module))
     clean = copy.deepcopy(module)
     sites, places = _pruned_sites(clean, None), _places(clean)
     for site in sites:
@@ -264,8 +271,8 @@ def _pruned_sites(module: nn.Module, names: Iterable[str] | None) -> list[Site]:
 
 def _alive(sites: list[Site], tensor: Tensor) -> Tensor:
     """Who is alive at every site; a new tensor."""
-    parts = [_mask(site) for site in sites if masked_part(_chain(site)) is not None]
-    return reduce(torch.logical_and, parts, torch.ones_like(tensor, dtype=torch.bool))
+    parts = [aligned(_mask(site), tensor) for site in sites if masked_part(_chain(site)) is not None]
+    return reduce(both, parts, masklib.dense(tensor))
 
 
 def _mask(site: Site) -> Any:

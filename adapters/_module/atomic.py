@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .computed import MARK
 from .held import HELD
+from .sharded import is_managed, places
 
 _REPLACED = ("_parameters", "_buffers", "_forward_pre_hooks", MARK, HELD, "_flat_weights", "_update_flat_weights")
 
@@ -56,7 +57,8 @@ def _saved(module: nn.Module, records: bool) -> tuple[Any, ...]:
     """The tables are replaced when they change, but for that of the hooks, which users' handles hold on to."""
     state = module.__dict__
     tables = {name: state[name] for name in _REPLACED if name in state}
-    hooks = [hook.snapshot() for hook in state[MARK].values()] if records and MARK in state else ()
+    hooks = [hook.snapshot() for hook in state[MARK].values()] if records and MARK in state else []
+    hooks += [places(module)] if is_managed(module) else []
     return module, type(module), tables, state["_forward_pre_hooks"].copy(), hooks
 
 

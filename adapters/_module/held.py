@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from masklib._shards._parts import on_part
 
 HELD = "_masklib_held"
 
@@ -51,4 +54,4 @@ def _noted(notes: Notes, name: str, param: nn.Parameter, kept: Tensor) -> tuple[
     before = notes.get(name)
     if before is None or before[0] is not param or before[1].shape != kept.shape:
         return param, kept
-    return param, before[1] & kept
+    return param, on_part(torch.logical_and, before[1], kept)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import masklib
+from masklib._shards._parts import on_part
 
+from .sharded import aligned, follow, reshard
 from .values import a_module, zero_one
 
 
@@ -26,7 +28,7 @@ class Masked(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Zero what the mask kills."""
-        return masklib.apply(weight, self.mask)
+        return masklib.apply(weight, aligned(self.mask, weight))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take an assigned value as it is."""
@@ -70,6 +72,7 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def originals(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by every dotted name they have without parametrizations, those of several tensors left out."""
+    reshard(a_module(module).modules())
     return _dotted(module, _own)
 
 
@@ -77,6 +80,12 @@ def masked_parts(module: nn.Module) -> dict[str, Masked]:
     """The masks by every dotted name of what they mask."""
     found = _dotted(module, lambda m: {n: masked_part(chain) for n, chain in chains(m).items()})
     return {name: part for name, part in found.items() if part is not None}
+
+
+def masks_in(module: nn.Module) -> dict[str, Tensor]:
+    """The masks by every dotted name, sharded as their parameters are; of what others compute too, as they are."""
+    parts, known = masked_parts(module), originals(module)
+    return {n: aligned(part.mask, known[n]) if n in known else part.mask for n, part in parts.items()}
 
 
 def _dotted(module: nn.Module, own: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
@@ -97,11 +106,12 @@ def order_of(module: nn.Module) -> tuple[str, ...]:
 def mask_parametrized(module: nn.Module, name: str, kept: Tensor) -> None:
     """Set a copy of a bool mask, which training can use later."""
     with torch.inference_mode(False):
-        kept = kept.clone()
+        kept = on_part(torch.clone, kept)
     part = masked_part(chains(module).get(name, ()))
     if part is None:
         _own_class(module)
         parametrize.register_parametrization(module, name, Masked(kept, order_of(module)))
+        follow(module, name, chains(module)[name], "original")
     else:
         part.mask = kept
 
@@ -111,7 +121,8 @@ def unparametrize(module: nn.Module, name: str, value: Tensor | None) -> None:
     order, original = order_of(module), chains(module)[name].original
     if value is not None:
         with torch.no_grad():
-            original.copy_(value)
+            on_part(Tensor.copy_, original, value)
+    follow(chains(module)[name], "original", module, name)
     _own_class(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     parameters = dict(module._parameters)
@@ -127,6 +138,23 @@ def unparametrize(module: nn.Module, name: str, value: Tensor | None) -> None:
 def _own_class(module: nn.Module) -> None:
     """Give a parametrized module a class of its own: torch writes into the class, which deep copies share."""
     if parametrize.is_parametrized(module):
-        kind = type(module)
-        entries = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
-        module.__class__ = type(kind.__name__, kind.__bases__, entries)
+        kind, parametrized = type(module), _parametrized_class(module)
+        outermost = kind if parametrized is kind else _wrapped(kind, parametrized)
+        bases = kind.__bases__ if parametrized is kind else (outermost,)
+        module.__class__ = type(parametrized.__name__, bases, _entries(parametrized))
+
+
+def _parametrized_class(module: nn.Module) -> type:
+    """The class that torch made for the parametrizations: that of the module, if `fully_shard` put none before it."""
+    names = set(chains(module))
+    return next(kind for kind in type(module).__mro__ if names & set(vars(kind)))
+
+
+def _wrapped(kind: type, parametrized: type) -> type:
+    """A class of `fully_shard` without the parametrized one in it, which torch looks for at the front."""
+    bases = tuple(parametrized.__bases__[0] if base is parametrized else base for base in kind.__bases__)
+    return type(kind.__name__.replace("Parametrized", "", 1), bases, _entries(kind))
+
+
+def _entries(kind: type) -> dict[str, Any]:
+    return {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}

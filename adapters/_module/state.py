@@ -16,16 +16,20 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
+from masklib._shards._parts import on_part
 from masklib.masking import masked, where_kept
 
 from .computed import MARK, install, mark, owner_of, unmark
+from .sharded import aligned, follow, is_managed, reshard
 from .values import check_values, zero_one
 
 Place = tuple[nn.Module, str]
 
 
 def parameter(module: nn.Module, name: str) -> nn.Parameter:
-    """The parameter behind a name, pruned or not."""
+    """The parameter behind a name, pruned or not; if it is sharded, never the whole one of a forward pass."""
+    if is_managed(module):
+        reshard([module])
     if is_marked(module, name):
         return getattr(module, f"{name}_orig")
     if isinstance(module, torch.jit.ScriptModule):
@@ -50,25 +54,30 @@ def hook_of(module: nn.Module, name: str) -> Any:
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
     """Who is alive of a pruned parameter, as bool."""
-    mask = getattr(module, f"{name}_mask")
+    mask = aligned(getattr(module, f"{name}_mask"), parameter(module, name))
     module.__dict__[MARK][name]._seen.look(mask, module, name)
-    return mask != 0
+    return on_part(lambda part: part != 0, mask)
 
 
 def alive_at(places: Iterable[Place]) -> Tensor | None:
     """Who is alive at every place of one parameter, as bool; None if it is pruned at none of them."""
     masks = [mask_of(*place) for place in places if is_marked(*place)]
-    return reduce(torch.logical_and, masks) if masks else None
+    return reduce(both, masks) if masks else None
+
+
+def both(a: Tensor, b: Tensor) -> Tensor:
+    """Who is alive in two masks of one parameter."""
+    return on_part(torch.logical_and, a, b)
 
 
 def or_all(alive: Tensor | None, orig: Tensor) -> Tensor:
     """Who is alive, as bool: all of them if None."""
-    return torch.ones_like(orig, dtype=torch.bool) if alive is None else alive
+    return on_part(lambda part: torch.ones_like(part, dtype=torch.bool), orig.detach()) if alive is None else alive
 
 
 def now(orig: Tensor, alive: Tensor | None) -> Tensor:
     """The values to rank: the parameter under its mask."""
-    return orig.detach() if alive is None else where_kept(alive, orig.detach())
+    return orig.detach() if alive is None else on_part(lambda p, a: where_kept(a, p), orig.detach(), alive)
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------
@@ -109,6 +118,8 @@ def _has_values(mask: Tensor) -> bool:
 
 def effective(orig: Tensor, mask: Tensor, sparse: bool = False) -> Tensor:
     """where(mask, orig, 0), which lets no NaN through; its gradient, `sparse` or not, is zero likewise."""
+    if type(mask) is not Tensor or type(orig) is not nn.Parameter:  # sharded, perhaps
+        return on_part(_WithSparseGradient.apply if sparse else masked, orig, aligned(mask, orig))
     if sparse:
         return _WithSparseGradient.apply(orig, mask)
     return masked(orig, mask)
@@ -166,6 +177,8 @@ def leave(module: nn.Module, name: str) -> None:
 def _rename(module: nn.Module, old: str, new: str) -> None:
     table = module.__dict__["_parameters"]
     module.__dict__["_parameters"] = type(table)([(new if n == old else n, value) for n, value in table.items()])
+    if is_managed(module):
+        follow(module, old, module, new)
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from masklib import _read
+from masklib._shards._parts import on_part
+
+from .sharded import agreed
 
 
 class BadShape(ValueError, AssertionError):
@@ -31,6 +34,12 @@ def a_name(value: Any) -> str:
 
 def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> Tensor:
     """A mask from outside as bool: 0/1 values, the parameter's shape, and within what is alive."""
+    kept = agreed(lambda: _checked_here(mask, orig, where), orig)
+    return kept if alive is None else on_part(torch.logical_and, kept, alive)
+
+
+def _checked_here(mask: Any, orig: Tensor, where: str) -> Tensor:
+    """What of the mask this rank can check."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"the mask of {where} must be a torch.Tensor, got {type(mask).__name__}.")
     _read.is_dense(mask, "", "mask")
@@ -38,8 +47,9 @@ def checked_mask(mask: Any, orig: Tensor, alive: Tensor | None, where: str) -> T
         raise ValueError(f"the mask of {where} has no values: it is on the meta device.")
     if mask.shape != orig.shape:
         raise BadShape(f"the mask of {where} must have its shape, {tuple(orig.shape)}, got {tuple(mask.shape)}.")
-    kept = zero_one(mask.detach().to(orig.device), where)
-    return kept if alive is None else kept & alive
+    if _read.is_sharded(mask) or _read.is_sharded(orig):
+        _read.same_placements(mask, orig, f"the mask of {where}", "the parameter", "mask")
+    return zero_one(mask.detach().to(orig.device), where)
 
 
 def masks_by_name(masks: Any) -> dict[str, Any]:
@@ -56,6 +66,10 @@ def zero_one(mask: Tensor, where: str) -> Tensor:
     """A mask of zeros and ones as bool."""
     if mask.dtype == torch.bool:
         return mask
+    return on_part(lambda part: _zero_one_here(part, where), mask)
+
+
+def _zero_one_here(mask: Tensor, where: str) -> Tensor:
     kept = mask != 0
     if not torch.equal(kept.to(mask.dtype), mask):
         other = mask[(mask != 0) & (mask != 1)][0].item()
@@ -79,6 +93,8 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
             f"`importance_scores` must have the shape of {what}, {tuple(t.shape)}, "
             f"got {tuple(importance_scores.shape)}."
         )
+    if _read.is_sharded(importance_scores) or _read.is_sharded(t):
+        _read.same_placements(importance_scores, t, "`importance_scores`", what, "scores")
     if importance_scores.device != t.device:
         raise ValueError(
             f"`importance_scores` must be on the device of {what}, {t.device}, got {importance_scores.device}. "
@@ -94,17 +110,19 @@ def check_initialized(param: Tensor, what: str) -> None:
 
 
 def check_values(param: Tensor, what: str) -> None:
-    """Refuse a parameter without values, or with only a part of them."""
+    """Refuse a parameter without values."""
     check_initialized(param, what)
     if param.is_meta:
         raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
-    if type(param) is not nn.Parameter and any(base.__name__ == "DTensor" for base in type(param).__mro__):
-        raise TypeError(f"{what} is a DTensor. Prune before sharding, on the whole tensor.")
 
 
 def as_buffer(kept: Tensor, orig: Tensor) -> Tensor:
     """A fresh mask in the parameter's dtype and layout, usable for training."""
     if not torch.is_inference_mode_enabled():
-        return torch.empty_like(orig, requires_grad=False).copy_(kept)
+        return on_part(_copied, orig.detach(), kept)
     with torch.inference_mode(False):
-        return torch.empty_like(orig, requires_grad=False).copy_(kept)
+        return on_part(_copied, orig.detach(), kept)
+
+
+def _copied(orig: Tensor, kept: Tensor) -> Tensor:
+    return torch.empty_like(orig, requires_grad=False).copy_(kept)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from masklib import _read
+from masklib._shards._wire import Wire
 from masklib.masking import where_kept
 
 
@@ -89,15 +91,46 @@ def noise_like(t: Tensor, generator: torch.Generator | None) -> Tensor:
     """Noise for each entry, as torch.nn.utils.prune draws it, or from a generator of any device."""
     dtype = _noise_dtype(t.dtype)
     if generator is None:
+        _refuse_own_draws()
         return torch.rand_like(t, dtype=dtype)
     return torch.rand(t.shape, dtype=dtype, device=generator.device, generator=generator).to(t.device)
 
 
 def channel_noise(size: int, generator: torch.Generator | None) -> Tensor:
     """Noise for each channel, drawn on the default device if values live there, or from a generator."""
+    if generator is None:
+        _refuse_own_draws()
     default = "cpu" if torch.empty(0).is_meta else None  # torch 2.6 forgets `with torch.device` when it is asked
     device = default if generator is None else generator.device
     return torch.rand(size, dtype=_noise_dtype(torch.get_default_dtype()), device=device, generator=generator)
+
+
+def _refuse_own_draws() -> None:
+    """Refuse that each of several ranks draws from a generator of its own: their masks would differ."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise ValueError(
+            "`key` or `generator` must be given on several ranks, whose own generators would draw different masks, got "
+            "neither. Pass key=0; or generator=torch.default_generator, if all ranks are seeded alike."
+        )
+
+
+def drawn_key(key: Any, generator: torch.Generator | None, tensors: Iterable[Any]) -> int | Tensor:
+    """The key that is given; else one that is drawn on each rank of a sharded tensor, of which the first is taken."""
+    if key is not None:
+        return key
+    device = "cpu" if generator is None else generator.device
+    drawn = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device=device, generator=generator))
+    mesh = next(t.device_mesh for t in tensors if _read.is_sharded(t))
+    return int(Wire(mesh).rows(lambda: [drawn], 1)[0, 0])
+
+
+def a_source(key: Any, generator: Any) -> tuple[Any, torch.Generator | None]:
+    """Read what noise is made of: a key or a generator, not both."""
+    if key is not None and generator is not None:
+        raise ValueError("`key` and `generator` must not be given both. Pass one of them, for example key=0.")
+    if key is not None:
+        _read.key(key)
+    return key, a_generator(generator)
 
 
 def _noise_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from masklib._shards._parts import on_part
 from masklib.masking import as_bits
 
 from .._module import state
@@ -126,11 +127,12 @@ class BasePruningMethod(ABC):
         """
         name = self._pruned_name(module)
         with torch.no_grad():
-            pruned, param = self.apply_mask(module), state.parameter(module, name)
+            param = state.parameter(module, name)
+            pruned = self.apply_mask(module)
             if HELD in module.__dict__:
                 note(module, name, param, state.mask_of(module, name))
             state.leave(module, name)
-            param.copy_(pruned)
+            on_part(Tensor.copy_, param, pruned)
 
     def on_living(self, t: Tensor, mask: Tensor) -> Tensor:
         """Compute the mask on what is alive, as `PRUNING_TYPE` says, and combine it with `mask`.

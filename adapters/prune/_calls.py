@@ -46,6 +46,7 @@ def random_unstructured(
     amount: float,
     *,
     generator: torch.Generator | None = None,
+    key: Any = None,
     root: nn.Module | None = None,
 ) -> nn.Module:
     """Prune entries at random.
@@ -54,20 +55,22 @@ def random_unstructured(
         module: the module that holds the parameter.
         name: the parameter's name in it.
         amount: an int, how many of the live entries; or a float in [0, 1], which share of them.
-        generator: what to draw from instead of torch's global generator, for example one that is seeded alike on all
-            ranks of DDP, so that they draw alike.
+        generator: what to draw from instead of torch's global generator.
+        key: a 64-bit int, of which the noise is made instead, as in the core: the same on all ranks, of any sharding.
+            On several ranks one of the two must be given, but for a sharded parameter, whose ranks agree on a key.
         root: a module in which to look for other names of the same (tied) parameter.
 
     Returns:
         The module.
 
     Raises:
-        TypeError, ValueError: if the amount or the name does not fit; nothing is changed then.
+        TypeError, ValueError: if the amount or the name does not fit, or nothing says how several ranks draw alike;
+            nothing is changed then.
 
     >>> int(random_unstructured(nn.Linear(2, 3), "weight", amount=1).weight_mask.sum())
     5
     """
-    RandomUnstructured.apply(module, name, amount, generator=generator, root=root)
+    RandomUnstructured.apply(module, name, amount, generator=generator, key=key, root=root)
     return module
 
 
@@ -109,6 +112,7 @@ def random_structured(
     dim: int,
     *,
     generator: torch.Generator | None = None,
+    key: Any = None,
     root: nn.Module | None = None,
 ) -> nn.Module:
     """Prune channels at random.
@@ -118,8 +122,9 @@ def random_structured(
         name: the parameter's name in it.
         amount: an int, how many of the live channels; or a float in [0, 1], which share of them.
         dim: the dim whose indices are the channels.
-        generator: what to draw from instead of torch's global generator, for example one that is seeded alike on all
-            ranks of DDP, so that they draw alike.
+        generator: what to draw from instead of torch's global generator.
+        key: a 64-bit int, of which the noise is made instead, as in the core: the same on all ranks, of any sharding.
+            On several ranks one of the two must be given, but for a sharded parameter, whose ranks agree on a key.
         root: a module in which to look for other names of the same (tied) parameter.
 
     Returns:
@@ -132,7 +137,7 @@ def random_structured(
     >>> int((m.weight == 0).all(dim=0).sum())
     2
     """
-    RandomStructured.apply(module, name, amount, dim, generator=generator, root=root)
+    RandomStructured.apply(module, name, amount, dim, generator=generator, key=key, root=root)
     return module
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
+from .._module.sharded import refuse_managed
 from .._module.sites import Site, sites_of, tied_sites
 from .._module.values import a_module, a_name
 from ._step import hooks
@@ -83,11 +84,15 @@ def bake(module: nn.Module) -> nn.Module:
     Returns:
         A deep copy without pruning hooks, masks and renamed parameters, which computes the same.
 
+    Raises:
+        ValueError: if the module is under `fully_shard`, which torch does not copy.
+
     >>> m = l1_unstructured(nn.Linear(2, 3), "weight", amount=2)
     >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
     (True, False, 2)
     """
-    clean = copy.deepcopy(a_module(module))
+    refuse_managed(a_module(module))
+    clean = copy.deepcopy(module)
     for sites in tied_sites(clean):
         pruned = [site for site in sites if state.is_marked(*site)]
         while pruned and not _alike(sites):

@@ -15,7 +15,7 @@ from .._module.values import BadShape
 from ._amounts import (
     _compute_norm,
     _validate_pruning_amount_init,
-    a_generator,
+    a_source,
     along,
     channel_noise,
     noise_like,
@@ -25,7 +25,18 @@ from ._amounts import (
 )
 from ._base import BasePruningMethod
 from ._record import Record, replay
-from ._stay import Step, all_stay, core_says, l1_step, largest_stay, masked_stay
+from ._stay import (
+    Step,
+    all_stay,
+    core_says,
+    keyed_step,
+    l1_step,
+    largest_stay,
+    masked_stay,
+    normed_channels_stay,
+    random_channels_stay,
+    random_stay,
+)
 from ._step import knows
 
 
@@ -50,17 +61,18 @@ class RandomUnstructured(BasePruningMethod):
 
     Args:
         amount: an int, how many of the live entries; or a float in [0, 1], which share of them.
-        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
+        generator: what to draw from instead.
+        key: a 64-bit int, of which the noise is made instead, the same on all ranks.
     """
 
     PRUNING_TYPE = "unstructured"
 
-    def __init__(self, amount: float, *, generator: torch.Generator | None = None) -> None:
+    def __init__(self, amount: float, *, generator: torch.Generator | None = None, key: Any = None) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
-        self.generator = a_generator(generator)
+        self.key, self.generator = a_source(key, generator)
 
-    @knows(reads=True)
+    @knows(reads=True, whole=random_stay, step=keyed_step(masklib.random_unstructured))
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all entries, those with the highest noise."""
         number = number_to_prune(self.amount, t.nelement())
@@ -77,10 +89,11 @@ class RandomUnstructured(BasePruningMethod):
         amount: float,
         *,
         generator: torch.Generator | None = None,
+        key: Any = None,
         root: nn.Module | None = None,
     ) -> Any:
         """Prune entries at random; see `random_unstructured`."""
-        return super().apply(module, name, amount=amount, generator=generator, root=root)
+        return super().apply(module, name, amount=amount, generator=generator, key=key, root=root)
 
     def recorded(self, record: Record) -> None:
         """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
@@ -126,18 +139,21 @@ class RandomStructured(BasePruningMethod):
     Args:
         amount: an int, how many of the live channels; or a float in [0, 1], which share of them.
         dim: the dim whose indices are the channels.
-        generator: what to draw from instead, for example one that is seeded alike on all ranks of DDP.
+        generator: what to draw from instead.
+        key: a 64-bit int, of which the noise is made instead, the same on all ranks.
     """
 
     PRUNING_TYPE = "structured"
 
-    def __init__(self, amount: float, dim: int = -1, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, amount: float, dim: int = -1, *, generator: torch.Generator | None = None, key: Any = None
+    ) -> None:
         _validate_pruning_amount_init(amount)
         self.amount = amount
         self.dim = dim
-        self.generator = a_generator(generator)
+        self.key, self.generator = a_source(key, generator)
 
-    @knows(reads=True)
+    @knows(reads=True, whole=random_channels_stay, step=keyed_step(masklib.random_structured, "dim"))
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, those with the lowest noise."""
         validate_channels(t, self.dim)
@@ -156,10 +172,11 @@ class RandomStructured(BasePruningMethod):
         dim: int = -1,
         *,
         generator: torch.Generator | None = None,
+        key: Any = None,
         root: nn.Module | None = None,
     ) -> Any:
         """Prune channels at random; see `random_structured`."""
-        return super().apply(module, name, amount=amount, dim=dim, generator=generator, root=root)
+        return super().apply(module, name, amount=amount, dim=dim, generator=generator, key=key, root=root)
 
     def recorded(self, record: Record) -> None:
         """Drop the generator: what it drew is on record, and copies of the module need not copy it."""
@@ -183,7 +200,7 @@ class LnStructured(BasePruningMethod):
         self.n = n
         self.dim = dim
 
-    @knows(reads=True, step=lambda method: partial(replay, method))
+    @knows(reads=True, whole=normed_channels_stay, step=lambda method: partial(replay, method))
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Kill `amount` of all channels, the lowest by norm, ties by index."""
         validate_channels(t, self.dim)

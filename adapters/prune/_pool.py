@@ -14,7 +14,7 @@ from .._module.sites import Site, global_sites
 from .._module.values import check_values, checked_mask, scores_for
 from ._base import BasePruningMethod
 from ._methods import CustomFromMask
-from ._step import answer, commit, hook_key
+from ._step import commit, hook_key, masks_of
 
 
 def global_unstructured(
@@ -64,7 +64,7 @@ def _masks(method: BasePruningMethod, groups: list[list[Site]], scores: list[Ten
     """The mask of each parameter when all compete."""
     _refuse_several_devices(scores)
     check_values(scores[0], "the pool")
-    masks, what = answer(method, "masks"), [group[0].what for group in groups]
+    masks, what = masks_of(method, scores), [group[0].what for group in groups]
     if masks is not None:
         return masks(method, scores, alive, what)
     flat = torch.cat([s.reshape(-1) for s in scores])

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from masklib import custom_from_mask
+from masklib._shards._layout import local
+from masklib._shards._parts import on_part
 from masklib.masking import where_kept
+
+from .._module.sharded import Lies, lies, own_part
 
 LAST = 255  # the largest number of a step that a uint8 holds
 
@@ -19,7 +23,9 @@ class Record:
     """At which step each weight died, and which steps the weights alone determine.
 
     Attributes:
-        died: uint8 of the weight's shape on the CPU, the number of the step it died at; 0 = alive.
+        died: uint8 of the weight's shape on the CPU, the number of the step it died at; 0 = alive. Of a sharded weight
+            it is that of this rank's part.
+        lies: where that part lies, None of a whole weight.
         numbers: for each step its number in `died`; once there are more than 255, neighbours come to share one.
         steps: each as a step of the core if the weights determine it, else None.
     """
@@ -27,6 +33,7 @@ class Record:
     died: Tensor
 
     def __init__(self) -> None:
+        self.lies: Lies | None = None
         self.numbers: tuple[int, ...] = ()
         self.steps: tuple[Any, ...] = ()
 
@@ -37,6 +44,9 @@ class Record:
     def _add(self, alive: Tensor | None, kept: Tensor, step: Any) -> None:
         if self.numbers and self.numbers[-1] == LAST:
             self._share_numbers()
+        if self.lies != lies(kept):
+            self._lie_as(kept)
+        alive, kept = None if alive is None else local(alive), local(kept)
         follows = alive is None or self._agrees(alive.cpu())
         number = self.numbers[-1] + 1 if self.numbers else 1
         dead = ~(kept if kept.device.type == "cpu" else kept.cpu())
@@ -50,11 +60,21 @@ class Record:
     def _agrees(self, alive: Tensor) -> bool:
         """Whether nobody else changed the mask since the last step; what a loaded mask revived is forgotten."""
         if not self.numbers:
-            return bool(alive.all())
-        if (alive & (self.died != 0)).any():
+            return self._everywhere(bool(alive.all()))
+        if not self._everywhere(not (alive & (self.died != 0)).any()):
             self.died = torch.zeros_like(self.died)
             self.steps = (None,) * len(self.steps)
-        return torch.equal(alive, self.died == 0)
+        return self._everywhere(torch.equal(alive, self.died == 0))
+
+    def _everywhere(self, flag: bool) -> bool:
+        """Whether it is so on all ranks, which have one history."""
+        return flag if self.lies is None else self.lies.on_all(flag)
+
+    def _lie_as(self, kept: Tensor) -> None:
+        """Keep this rank's part of what is on record of the whole weight, which has been sharded since."""
+        if self.numbers:
+            self.died = local(own_part(self.died, kept))
+        self.lies = lies(kept)
 
     def _share_numbers(self) -> None:
         """Make room: steps 1 and 2 become 1, 3 and 4 become 2, …, each as the mask of what both removed."""
@@ -74,7 +94,8 @@ class Record:
 
     def survivors(self, step: int) -> Tensor:
         """Who was alive after a step, as bool."""
-        return (self.died == 0) | (self.died > self.numbers[step])
+        kept = (self.died == 0) | (self.died > self.numbers[step])
+        return kept if self.lies is None else self.lies.of(kept)
 
     def history(self) -> tuple[Any, ...]:
         """The steps as the core's history: `fold(history, weight)` gives the mask."""
@@ -92,7 +113,8 @@ def _outside_inference(function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 
 def _removed(scores: Tensor, default_mask: Tensor | None = None, *, record: Record, step: int) -> Tensor:
-    return custom_from_mask(scores, default_mask, mask=record.survivors(step).to(scores.device))
+    mask = on_part(lambda kept: kept.to(scores.device), record.survivors(step))
+    return custom_from_mask(scores, default_mask, mask=mask)
 
 
 def replay(method: Any, scores: Tensor, default_mask: Tensor | None = None) -> Tensor:

@@ -7,11 +7,13 @@ in place, has not given them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from masklib import _read
 
 from .._module import state
 from .._module.atomic import unchanged_on_error
@@ -35,6 +37,20 @@ def answer(method: Any, question: str) -> Any:
     return getattr(method.compute_mask, question, None)
 
 
+def masks_of(method: Any, tensors: Sequence[Tensor]) -> Any:
+    """What says who stays of whole tensors, None if the method is to see what is alive of plain ones."""
+    masks = answer(method, "masks")
+    sharded = any(map(_read.is_sharded, tensors))
+    if masks is None and (sharded or getattr(method, "key", None) is not None):
+        masks = answer(method, "whole")
+    if masks is None and sharded:
+        raise TypeError(
+            f"`method` must be one of masklib's for a sharded parameter, of which no rank has all, got "
+            f"{type(method).__name__}. Pass a method of the core: prune.apply(module, name, method)."
+        )
+    return masks
+
+
 def prune_sites(sites: list[Site], make: Callable[[], Any], importance_scores: Tensor | None) -> Any:
     """Prune one parameter at all of its sites; the first one's hook is returned."""
     methods = [make() for _ in sites]
@@ -52,7 +68,7 @@ def prune_sites(sites: list[Site], make: Callable[[], Any], importance_scores: T
 
 def _kept(method: Any, scores: Tensor | None, orig: Tensor, alive: Tensor | None, site: Site) -> Tensor:
     """Who stays, as bool. Methods that do not say that they only read get a copy, which they may write into."""
-    masks = answer(method, "masks")
+    masks = masks_of(method, [orig])
     if masks is not None:
         ranked = orig.detach() if scores is None else scores
         return masks(method, [ranked], [alive], [site.what])[0]

@@ -36,6 +36,16 @@ def sharded_like(tensor: Tensor, reference: Tensor) -> Tensor:
     return tensor if given == wanted else tensor.redistribute(placements=wanted)  # type: ignore[attr-defined]
 
 
+def gathered_as(tensor: Any, reference: Any) -> Tensor:
+    """A DTensor as another of fewer mesh dims is sharded: gathered over those that come before them."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    before, shape = tensor.device_mesh.ndim - reference.device_mesh.ndim, reference.shape
+    part = tensor.redistribute(placements=[Replicate()] * before + list(reference.placements)).to_local()
+    how = {"run_check": False, "shape": shape, "stride": _contiguous(shape)}
+    return DTensor.from_local(part.contiguous(), reference.device_mesh, reference.placements, **how)
+
+
 def _part(value: Any) -> Any:
     sharded = isinstance(value, Tensor) and _read.is_sharded(value)
     return value.to_local() if sharded else value
