@@ -115,7 +115,8 @@ def load_pruned(module: nn.Module, state_dict: State) -> nn.Module:
     >>> int((load_pruned(nn.Linear(4, 2), saved).weight == 0).sum())
     3
     """
-    reshard(a_module(module).modules())
+    for owner in a_module(module).modules():
+        reshard(owner)
     parameters = plain_names(module)
     _a_state_dict(state_dict)
     names = _pairs(state_dict, [name for name in parameters if name not in state_dict])

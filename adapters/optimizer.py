@@ -107,7 +107,8 @@ def _given(module: nn.Module, masks: Mapping[str, Tensor]) -> Entries:
 
 def _masked(module: nn.Module) -> Entries:
     """What is pruned now, by either adapter."""
-    reshard(module.modules())
+    for owner in module.modules():
+        reshard(owner)
     sites = {name: dotted(module, name) for name in pruned_names(module)}
     known = originals(module)
     pruned = [(name, state.parameter(*site), state.mask_of(*site)) for name, site in sites.items()]

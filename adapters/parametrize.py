@@ -6,7 +6,6 @@ core's, so anything composes: histories, groups, scores, layerwise budgets.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 import masklib
 from masklib import _read
-from masklib._shards._parts import on_part
+from masklib._shards._parts import each_part
 
 from ._module.atomic import unchanged_on_error
 from ._module.computed import MARK
@@ -33,9 +32,8 @@ from ._module.parametrized import (
     others,
     unparametrize,
 )
-from ._module.sharded import aligned, refuse_managed
+from ._module.sharded import aligned, copied
 from ._module.sites import Site, dotted, known_names
-from ._module.state import both
 from ._module.values import a_module, check_initialized, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
@@ -88,10 +86,9 @@ def prune(
         _read.same_names(given, chosen, "importance_scores", "names")
     with unchanged_on_error([site.module for sites in chosen.values() for site in sites]):
         current = {name: getattr(*sites[0]).detach() for name, sites in chosen.items()}
-        ranked = {n: scores_for(t, None if given is None else given[n], repr(n)) for n, t in current.items()}
-        ranked = {n: on_part(torch.clone, t) for n, t in ranked.items()}
-        kept = method(ranked, {name: _alive(sites, current[name]) for name, sites in chosen.items()})
-        kept = masklib.custom_from_mask(current, mask=masks_by_name(kept))
+        ranked = {n: scores_for(t, (given or {}).get(n), repr(n)) for n, t in current.items()}
+        alive = {name: _alive(sites, current[name]) for name, sites in chosen.items()}
+        kept = masklib.custom_from_mask(current, mask=masks_by_name(method(each_part(torch.clone, ranked), alive)))
         for name, sites in chosen.items():
             for site in sites:
                 mask_parametrized(*site, kept[name])
@@ -215,14 +212,12 @@ def bake(module: nn.Module) -> nn.Module:
         A deep copy with plain parameters, which computes the same.
 
     Raises:
-        ValueError: if a pruned tensor has other parametrizations too, or the module is under `fully_shard`, which torch
-            does not copy.
+        ValueError: if a pruned tensor has other parametrizations too, or is under `fully_shard`: torch copies no such.
 
     >>> list(bake(prune(nn.Linear(2, 2), partial(masklib.l1_unstructured, amount=1))).state_dict())
     ['weight', 'bias']
     """
-    refuse_managed(a_module(module))
-    clean = copy.deepcopy(module)
+    clean = copied(a_module(module))
     sites, places = _pruned_sites(clean, None), _places(clean)
     for site in sites:
         original = _chain(site).original
@@ -272,7 +267,7 @@ def _pruned_sites(module: nn.Module, names: Iterable[str] | None) -> list[Site]:
 def _alive(sites: list[Site], tensor: Tensor) -> Tensor:
     """Who is alive at every site; a new tensor."""
     parts = [aligned(_mask(site), tensor) for site in sites if masked_part(_chain(site)) is not None]
-    return reduce(both, parts, masklib.dense(tensor))
+    return reduce(masklib.intersection, parts, masklib.dense(tensor))
 
 
 def _mask(site: Site) -> Any:

@@ -72,7 +72,6 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def originals(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by every dotted name they have without parametrizations, those of several tensors left out."""
-    reshard(a_module(module).modules())
     return _dotted(module, _own)
 
 
@@ -84,14 +83,22 @@ def masked_parts(module: nn.Module) -> dict[str, Masked]:
 
 def masks_in(module: nn.Module) -> dict[str, Tensor]:
     """The masks by every dotted name, sharded as their parameters are; of what others compute too, as they are."""
-    parts, known = masked_parts(module), originals(module)
-    return {n: aligned(part.mask, known[n]) if n in known else part.mask for n, part in parts.items()}
+    found = _dotted(module, lambda m: {n: _mask_of(chain) for n, chain in chains(m).items()})
+    return {name: mask for name, mask in found.items() if mask is not None}
+
+
+def _mask_of(chain: Any) -> Tensor | None:
+    part, original = masked_part(chain), chain._parameters.get("original")
+    if part is None or original is None:
+        return None if part is None else part.mask
+    return aligned(part.mask, original)
 
 
 def _dotted(module: nn.Module, own: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
     a_module(module)
     found: dict[str, Any] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
+        reshard(owner)
         if not isinstance(owner, parametrize.ParametrizationList):
             found |= {f"{prefix}.{n}" if prefix else n: value for n, value in own(owner).items()}
     return found

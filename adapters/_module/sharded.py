@@ -6,8 +6,9 @@ them under. It has no public way to hear of a new name, so that its own record o
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -52,21 +53,24 @@ def places(module: nn.Module) -> Callable[[], None]:
     return put_back
 
 
-def reshard(modules: Iterable[nn.Module]) -> None:
+def reshard(module: nn.Module) -> None:
     """Shard again what a forward pass left whole: what is written into whole parameters is lost."""
-    for module in modules:
-        if is_managed(module) and any(p.sharded_state.name != "SHARDED" for p in _sharding(module)):
-            _reshard(module)
+    if is_managed(module) and any(p.sharded_state.name != "SHARDED" for p in _sharding(module)):
+        _reshard(module)
 
 
-def refuse_managed(module: nn.Module) -> None:
-    """Refuse to copy what torch does not copy."""
-    managed = [type(m).__name__ for m in module.modules() if is_managed(m)]
-    if managed:
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, which torch does not make of what is sharded."""
+    try:
+        return copy.deepcopy(module)
+    except AssertionError as error:
+        managed = [type(m).__name__ for m in module.modules() if is_managed(m)]
+        if not managed:
+            raise
         raise ValueError(
             f"`module` is under fully_shard, {managed[0]} for one, which torch does not copy. "
             "Call remove on its parameters in place, or load to_dense(module.state_dict()) into another module."
-        )
+        ) from error
 
 
 def _reshard(module: nn.Module) -> None:

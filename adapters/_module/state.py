@@ -28,8 +28,7 @@ Place = tuple[nn.Module, str]
 
 def parameter(module: nn.Module, name: str) -> nn.Parameter:
     """The parameter behind a name, pruned or not; if it is sharded, never the whole one of a forward pass."""
-    if is_managed(module):
-        reshard([module])
+    reshard(module)
     if is_marked(module, name):
         return getattr(module, f"{name}_orig")
     if isinstance(module, torch.jit.ScriptModule):

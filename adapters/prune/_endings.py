@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from .._module import state
 from .._module.atomic import unchanged_on_error
 from .._module.computed import MARK
-from .._module.sharded import refuse_managed
+from .._module.sharded import copied
 from .._module.sites import Site, sites_of, tied_sites
 from .._module.values import a_module, a_name
 from ._step import hooks
@@ -91,8 +89,7 @@ def bake(module: nn.Module) -> nn.Module:
     >>> is_pruned(m), is_pruned(bake(m)), int((bake(m).weight == 0).sum())
     (True, False, 2)
     """
-    refuse_managed(a_module(module))
-    clean = copy.deepcopy(module)
+    clean = copied(a_module(module))
     for sites in tied_sites(clean):
         pruned = [site for site in sites if state.is_marked(*site)]
         while pruned and not _alike(sites):
