@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.utils import parametrize
 
+from .sharded import reshard
+
 MARK = "_masklib_pruned"
 _NOTHING: Any = object()
 
@@ -126,7 +128,8 @@ def no_update() -> None:
 
 
 def plain(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The module's own parameters, by the name they have when they are not pruned."""
+    """The module's own parameters, by the name they have when they are not pruned, never whole ones of a pass."""
+    reshard(module)
     own = {name: param for name, param in module._parameters.items() if param is not None}
     if MARK not in module.__dict__:
         return own

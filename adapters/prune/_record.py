@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib import custom_from_mask
+from masklib import _read, custom_from_mask
 from masklib._shards._layout import local
 from masklib._shards._parts import on_part
 from masklib.masking import where_kept
@@ -119,6 +119,9 @@ def _removed(scores: Tensor, default_mask: Tensor | None = None, *, record: Reco
 
 def replay(method: Any, scores: Tensor, default_mask: Tensor | None = None) -> Tensor:
     """A method of the adapter as a step of the core: the weights under the mask are its scores."""
+    if _read.is_sharded(scores):
+        whole = getattr(method.compute_mask, "masks", None) or method.compute_mask.whole
+        return whole(method, [scores.detach()], [default_mask], ["weight"])[0]
     alive = torch.ones_like(scores, dtype=torch.bool) if default_mask is None else default_mask
     ranked = where_kept(alive, scores.detach())
     return alive & (method.on_living(ranked, alive.to(scores.dtype)) != 0)
