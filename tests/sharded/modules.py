@@ -398,7 +398,7 @@ def within_a_pass(mesh):
     def in_between(*_):
         prune.l1_unstructured(model[0], "weight", amount=0.5)
 
-    model[0].register_forward_hook(in_between)
+    model[0].register_forward_pre_hook(in_between)
     with pytest.raises(ValueError, match="between steps"):
         model(inputs(mesh))
 
