@@ -98,6 +98,7 @@ def test_pruning_waits_for_the_end_of_a_pass():
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_masks_are_saved_by_four_ranks_and_loaded_by_two_and_by_one(tmp_path):
     run(modules.saved, str(tmp_path), mesh=(4,))
     run(modules.loaded, str(tmp_path), mesh=(2,))
