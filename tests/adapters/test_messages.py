@@ -41,6 +41,21 @@ CALLS = {
         r"^`amount` must be an int of at least 0 or a float in \[0, 1\], got 1.5. For example 0.2.$",
         lambda m: prune.random_unstructured(m, "weight", 1.5),
     ),
+    "amount, by key": (
+        ValueError,
+        r"^`amount` must be between 0 and 12 \(what is alive\), got 13. For a share of it, pass amount=0.2.$",
+        lambda m: prune.random_unstructured(m, "weight", 13, key=0),
+    ),
+    "key, type": (
+        TypeError,
+        r"^`key` must be an int, got 0.5. For example key=0.$",
+        lambda m: prune.random_structured(m, "weight", 1, dim=0, key=0.5),
+    ),
+    "key and generator": (
+        ValueError,
+        r"^`key` and `generator` must not be given both. Pass one of them, for example key=0.$",
+        lambda m: prune.random_unstructured(m, "weight", 1, key=0, generator=torch.Generator()),
+    ),
     "amount, type": (
         TypeError,
         r"^`amount` must be an int or a float in \[0, 1\], got True \(bool\). For example amount=0.2.$",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.utils.prune as theirs
 from torch import nn
 
+import masklib as ml
 import masklib.adapters.prune as prune
 
 CALLS = {
@@ -44,6 +45,41 @@ def test_equal_generators_draw_alike_whatever_the_global_state(call):
     for seed, other in enumerate(others):
         call(other, torch.Generator().manual_seed(seed))
     assert len({str(prune.masks(other)) for other in others}) > 1
+
+
+BY_KEY = {
+    "random_unstructured": lambda m, key: prune.random_unstructured(m, "weight", 0.5, key=key),
+    "random_structured": lambda m, key: prune.random_structured(m, "weight", 2, dim=0, key=key),
+    "global": lambda m, key: prune.global_unstructured(
+        [(m, "weight"), (m, "bias")], prune.RandomUnstructured, amount=0.5, key=key
+    ),
+    "RandomStructured.apply": lambda m, key: prune.RandomStructured.apply(m, "weight", 2, 1, key=key),
+}
+
+
+@pytest.mark.parametrize("call", BY_KEY.values(), ids=BY_KEY)
+def test_equal_keys_draw_alike_and_touch_no_generator(call):
+    found = []
+    for seed, key in ((0, 7), (1, 7), (0, 8)):
+        module = layer()
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        call(module, key)
+        assert torch.equal(torch.get_rng_state(), before)
+        call(module, key + 1)  # goes on from what is alive
+        found.append(prune.masks(module)["weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_key_is_the_cores():
+    module = prune.random_unstructured(layer(), "weight", 0.5, key=3)
+    prune.random_structured(module, "weight", 0.5, dim=1, key=4)
+    first = ml.random_unstructured(module.weight_orig, amount=0.5, key=3)
+    mask = prune.masks(module)["weight"]
+    assert torch.equal(mask, ml.random_structured(module.weight_orig, first, amount=0.5, dim=1, key=4))
+    hook = next(iter(module._forward_pre_hooks.values()))
+    assert torch.equal(ml.fold(hook.history(), torch.zeros(6, 8)), mask)
 
 
 @every_call

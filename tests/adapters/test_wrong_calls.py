@@ -60,6 +60,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         prune.random_structured,
         lambda: {"module": layer(), "name": "weight", "amount": 1, "dim": 0, "generator": None},
     ),
+    "random_unstructured, key": (
+        prune.random_unstructured,
+        lambda: {"module": layer(), "name": "weight", "amount": 0.5, "key": 0},
+    ),
+    "random_structured, key": (
+        prune.random_structured,
+        lambda: {"module": layer(), "name": "weight", "amount": 1, "dim": 0, "key": 0},
+    ),
     "custom_from_mask": (prune.custom_from_mask, lambda: {"module": layer(), "name": "weight", "mask": M}),
     "apply": (prune.apply, lambda: {"module": layer(), "name": "weight", "method": HALF}),
     "set_mask": (prune.set_mask, lambda: {"module": layer(), "name": "weight", "mask": M}),
