@@ -111,7 +111,7 @@ def _masked(module: nn.Module) -> Entries:
         reshard(owner)
     sites = {name: dotted(module, name) for name in pruned_names(module)}
     known = originals(module)
-    pruned = [(name, state.parameter(*site), state.mask_of(*site)) for name, site in sites.items()]
+    pruned = [(name, state.parameter(*site), state.kept_now(*site)) for name, site in sites.items()]
     return pruned + [(n, known[n], zero_one(mask, repr(n))) for n, mask in masks_in(module).items()]
 
 

@@ -154,7 +154,9 @@ def aligned(mask: Tensor, orig: Tensor) -> Tensor:
         return _bits(mask).full_tensor()
     if mask.device_mesh == orig.device_mesh and list(mask.placements) == list(orig.placements):  # type: ignore[attr-defined]
         return mask
-    return gathered_as(_bits(mask), orig)
+    if mask.device_mesh.ndim > orig.device_mesh.ndim:  # type: ignore[attr-defined]
+        return gathered_as(_bits(mask), orig)
+    return own_part(_bits(mask).full_tensor(), orig)  # of what is sharded over fewer ranks after a pass
 
 
 def own_part(mask: Tensor, orig: Any) -> Tensor:
@@ -168,8 +170,8 @@ def _bits(mask: Tensor) -> Any:
     return on_part(lambda part: part != 0, mask)
 
 
-def agreed(work: Callable[[], Any], tensor: Tensor) -> Any:
+def agreed(work: Callable[[], Any], tensor: Any) -> Any:
     """What the work returns; beside a sharded tensor all ranks raise what one of them raises."""
-    if not _read.is_sharded(tensor):
+    if not (isinstance(tensor, Tensor) and _read.is_sharded(tensor)):
         return work()
     return Wire(tensor.device_mesh).agree(work)  # type: ignore[attr-defined]

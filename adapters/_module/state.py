@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
+from masklib import _read
 from masklib._shards._parts import on_part
 from masklib.masking import masked, where_kept
 
 from .computed import MARK, install, mark, owner_of, unmark
-from .sharded import aligned, follow, is_managed, reshard
+from .sharded import agreed, aligned, follow, is_managed, reshard
 from .values import check_values, zero_one
 
 Place = tuple[nn.Module, str]
@@ -53,9 +54,29 @@ def hook_of(module: nn.Module, name: str) -> Any:
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
     """Who is alive of a pruned parameter, as bool."""
-    mask = aligned(getattr(module, f"{name}_mask"), parameter(module, name))
+    look(module, name)
+    return kept_now(module, name)
+
+
+def kept_now(module: nn.Module, name: str) -> Tensor:
+    """The same without a look at the values of a sharded mask, for which ranks would wait for one another."""
+    mask = getattr(module, f"{name}_mask")
     module.__dict__[MARK][name]._seen.look(mask, module, name)
-    return on_part(lambda part: part != 0, mask)
+    return on_part(lambda part: part != 0, aligned(mask, parameter(module, name)))
+
+
+def look(module: nn.Module, name: str) -> None:
+    """Refuse a mask of other values than 0 and 1; of a sharded one all ranks refuse it."""
+    mask = getattr(module, f"{name}_mask")
+    if _read.is_sharded(mask):
+        agreed(lambda: zero_one(mask.detach(), f"parameter {name!r} of {type(module).__name__}"), mask)
+    module.__dict__[MARK][name]._seen.look(mask, module, name)
+
+
+def peek(module: nn.Module, name: str) -> Any:
+    """The tensor behind a name, if there is one."""
+    table = module._parameters if isinstance(module, nn.Module) else {}
+    return table.get(f"{name}_orig" if is_marked(module, name) else name) if isinstance(name, str) else None
 
 
 def alive_at(places: Iterable[Place]) -> Tensor | None:

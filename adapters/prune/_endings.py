@@ -35,6 +35,8 @@ def remove(module: nn.Module, name: str, *, root: nn.Module | None = None) -> nn
     (['weight', 'bias'], 2)
     """
     sites = _pruned_sites(module, name, root, "removed")
+    for site in sites:
+        state.look(*site)
     values = state.parameter(module, name) if len(sites) > 1 else None  # else they are written last of all
     with unchanged_on_error([site.module for site in sites], values, draws=False, records=False):
         for site in sites:

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from masklib import _read
+
 from .._module import state
 from .._module.atomic import unchanged_on_error
+from .._module.sharded import agreed
 from .._module.sites import Site, global_sites
 from .._module.values import check_values, checked_mask, scores_for
 from ._base import BasePruningMethod
@@ -49,8 +52,10 @@ def global_unstructured(
     """
     groups = global_sites(parameters, names, root)
     origs, alive = [state.parameter(*group[0]) for group in groups], [state.alive_at(group) for group in groups]
-    scores = _scores(groups, origs, importance_scores)
-    method = _method(pruning_method, kwargs)
+    sharded = next((orig for orig in origs if _read.is_sharded(orig)), None)
+    scores, method = agreed(
+        lambda: (_scores(groups, origs, importance_scores), _method(pruning_method, kwargs)), sharded
+    )
     modules = [site.module for group in groups for site in group]
     with unchanged_on_error(modules, generator=getattr(method, "generator", None)):
         keys = [[hook_key(site) for site in group] for group in groups]

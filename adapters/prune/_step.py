@@ -17,6 +17,7 @@ from masklib import _read
 
 from .._module import state
 from .._module.atomic import unchanged_on_error
+from .._module.sharded import agreed
 from .._module.sites import Site
 from .._module.values import as_buffer, check_values, checked_mask, scores_for
 from ._record import Record
@@ -53,17 +54,21 @@ def masks_of(method: Any, tensors: Sequence[Tensor]) -> Any:
 
 def prune_sites(sites: list[Site], make: Callable[[], Any], importance_scores: Tensor | None) -> Any:
     """Prune one parameter at all of its sites; the first one's hook is returned."""
-    methods = [make() for _ in sites]
+    methods = agreed(lambda: [make() for _ in sites], state.peek(*sites[0]))
     with unchanged_on_error([site.module for site in sites], generator=getattr(methods[0], "generator", None)):
         keys = [hook_key(site) for site in sites]
         orig, alive = state.parameter(*sites[0]), state.alive_at(sites)
         if type(orig) is not nn.Parameter or orig.is_meta:
             check_values(orig, sites[0].what)
-        scores = None if importance_scores is None else scores_for(orig, importance_scores, sites[0].what)
+        scores = agreed(lambda: _given(orig, importance_scores, sites[0]), orig)
         kept = _kept(methods[0], scores, orig, alive, sites[0])
         step = answer(methods[0], "step") if importance_scores is None else None
         hooks = [commit(*entry, orig, alive, kept, step) for entry in zip(sites, keys, methods)]
     return hooks[0]
+
+
+def _given(orig: Tensor, importance_scores: Tensor | None, site: Site) -> Tensor | None:
+    return None if importance_scores is None else scores_for(orig, importance_scores, site.what)
 
 
 def _kept(method: Any, scores: Tensor | None, orig: Tensor, alive: Tensor | None, site: Site) -> Tensor:

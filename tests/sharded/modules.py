@@ -320,12 +320,42 @@ def bad_mask_on(mesh, rank, adapter):
         mask = mask if rank else "no mask"
     try:
         if adapter == "prune":
-            prune.custom_from_mask(model[0], "weight", mask) if rank else prune.set_mask(model[0], "weight", mask)
+            prune.custom_from_mask(model[0], "weight", mask)
         else:
             parametrize.set_mask(model, "0.weight", mask)
     finally:
         assert list(model.state_dict()) == before
         torch.testing.assert_close(model(inputs(mesh)), net()(inputs(mesh)))
+
+
+def written_on(mesh, rank, call):
+    """One rank writes into its part of a mask: the next call is refused on all."""
+    model = shard(net(), mesh)
+    DropIn.halve(model)
+    if mesh.get_rank() == rank:
+        model[0].weight_mask.to_local().fill_(0.5)
+    CALLS_AFTER[call](model)
+
+
+CALLS_AFTER = {
+    "masks": prune.masks,
+    "remove": lambda model: prune.remove(model[0], "weight"),
+    "prune": lambda model: prune.l1_unstructured(model[0], "weight", amount=1),
+    "to_dense": lambda model: to_dense(model.state_dict()),
+}
+
+
+def bad_number_on(mesh, rank):
+    """One rank has another amount, which is none; then one has no scores."""
+    model, mine = shard(net(), mesh), mesh.get_rank() == rank
+    for call in (
+        lambda: prune.l1_unstructured(model[0], "weight", amount=1.5 if mine else 0.5),
+        lambda: prune.global_unstructured(model, prune.L1Unstructured, amount=-1 if mine else 0.5),
+        lambda: prune.l1_unstructured(model[0], "weight", 0.5, importance_scores="none" if mine else None),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"`amount`|`importance_scores`"):
+            call()
+    assert list(model.state_dict()) == list(net().state_dict())
 
 
 def nan_on(mesh, rank):

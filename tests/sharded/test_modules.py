@@ -76,6 +76,17 @@ def test_a_bad_mask_on_one_rank_is_refused_on_all(rank, adapter):
     assert results[0].kind is (ValueError if rank else TypeError)
 
 
+@pytest.mark.parametrize("call", modules.CALLS_AFTER)
+def test_a_mask_that_one_rank_wrote_into_is_refused_on_all(call):
+    results = outcomes(modules.written_on, 1, call, mesh=(2,))
+    assert len({(result.kind, result.message) for result in results}) == 1
+    assert "0 and 1 only, got 0.5" in results[0].message
+
+
+def test_a_bad_number_on_one_rank_is_refused_on_all():
+    run(modules.bad_number_on, 1, mesh=(3,))
+
+
 def test_nan_on_one_rank_is_refused_on_all():
     results = outcomes(modules.nan_on, 1, mesh=(2,))
     assert len({(result.kind, result.message) for result in results}) == 1
