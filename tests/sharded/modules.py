@@ -458,3 +458,28 @@ def loaded(mesh, folder):
     assert all(mask.dtype == torch.bool for mask in state["masks"].values())
     load_pruned(model, state["model"])
     equal(prune.masks(model), prune.masks(plain))
+
+
+def resharded(mesh, after):
+    """Whatever a forward pass leaves behind, calls see the shards, and torch's own state dicts all of them."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+    plain, model = net(), shard(net(), mesh, reshard_after_forward=after)
+    for call in (
+        DropIn.halve,
+        lambda each: prune.l1_unstructured(each[0], "weight", amount=0.2),
+        lambda each: prune.global_unstructured(each, prune.L1Unstructured, amount=0.1),
+        lambda each: prune.remove(each[0], "weight"),
+        lambda each: prune.undo(each[2], "weight"),
+        lambda each: parametrize.prune(each, HALF),
+        lambda each: parametrize.undo(each, names=["0.weight"]),
+        parametrize.remove,
+    ):
+        for each in (plain, model):
+            with torch.no_grad():
+                each(inputs(mesh))
+            call(each)
+        torch.testing.assert_close(model(inputs(mesh)), plain(inputs(mesh)))
+        state = get_model_state_dict(model)
+        equal(state, plain.state_dict())
+        set_model_state_dict(model, state)

@@ -52,6 +52,11 @@ def test_a_sharded_module_does_what_a_plain_one_does(mesh):
     run(modules.by_methods_of_the_core, mesh=mesh)
 
 
+@pytest.mark.parametrize("after", [True, False, 2])
+def test_what_a_pass_leaves_whole_is_sharded_again(after):
+    run(modules.resharded, after, mesh=(4,))
+
+
 def test_mixed_precision_is_the_policys():
     run(modules.mixed_precision, mesh=(2,))
 
