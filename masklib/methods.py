@@ -55,7 +55,7 @@ def compute_mask(
         sharing its memory.
 
     Raises:
-        TypeError: if not exactly one number is given, a dtype has no order, or a tensor is a DTensor.
+        TypeError: if not exactly one number is given, or a dtype has no order.
         ValueError: if a live score is NaN, shapes or names disagree, a tensor does not fit the groups, or a pool
             cannot meet the number, or not together with `least`.
         IndexError: if the groups name a dim that the scores do not have.

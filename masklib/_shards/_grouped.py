@@ -58,6 +58,8 @@ class Grouped(NamedTuple):
 
 def rows_of(folding: Folding, layout: Layout) -> Tensor:
     """The row that each entry of a shard is in, in the shard's shape; -1 for none."""
+    if 0 in layout.sizes:
+        return torch.empty(layout.sizes, dtype=torch.int64)
     if folding.into is None:
         return layout.flat()
     if folding.where is not None:

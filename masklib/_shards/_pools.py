@@ -100,14 +100,16 @@ def _exchanged(wire: Wire, pieces: Sequence[_Sorted], masks: Sequence[Tensor], p
     to = [s.rows // pools.items * wire.size // pools.number_of for s in pieces]
     which = [[np.flatnonzero(s.cut & (t == rank)) for rank in range(wire.size)] for s, t in zip(pieces, to)]
     owned, replica = pieces
-    rows = wire.exchange(lambda: [owned.rows[w] for w in which[0]])
-    asked = wire.exchange(lambda: [replica.rows[w] for w in which[1]])
+    rows = [_unpacked(runs) for runs in wire.exchange(lambda: [_packed(owned.rows[w]) for w in which[0]])]
+    asked = [_unpacked(runs) for runs in wire.exchange(lambda: [_packed(replica.rows[w]) for w in which[1]])]
     scores = _tensors(wire, owned.piece.scores.dtype, lambda: [owned.among(w)[0] for w in which[0]])
-    alive = wire.exchange(lambda: [_flags(owned.among(w)[1], w.size) for w in which[0]])
+    masked = owned.piece.alive is not None  # on all ranks or on none
+    alive = wire.exchange(lambda: [_flags(owned.among(w)[1]) for w in which[0]]) if masked else []
     wanted = [np.concatenate([r, a]) for r, a in zip(rows, asked)]
     fates = wire.exchange(lambda: _ranked(rows, scores, alive, wanted, pools))
     for rank, answer in enumerate(fates):
-        own, same = np.split(answer, [which[0][rank].size])
+        sizes = which[0][rank].size, which[1][rank].size
+        own, same = np.split(np.unpackbits(answer, count=sum(sizes)).view(bool), [sizes[0]])
         for mask, index, fate in zip(masks, (which[0][rank], which[1][rank]), (own, same)):
             mask[torch.from_numpy(index).to(mask.device)] = torch.from_numpy(fate).to(mask.device)
 
@@ -119,8 +121,20 @@ def _tensors(wire: Wire, dtype: torch.dtype, work: Any) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).view(dtype)
 
 
-def _flags(alive: Tensor | None, size: int) -> Array:
-    return np.ones(size, bool) if alive is None else alive.cpu().numpy()
+def _flags(alive: Tensor | None) -> Array:
+    return np.empty(0, bool) if alive is None else alive.cpu().numpy()
+
+
+def _packed(rows: Array) -> Array:
+    """Rising rows as runs of neighbours, firsts and lengths: a shard of a matrix has one in each of its columns."""
+    firsts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    return np.concatenate([rows[firsts], np.diff(np.append(firsts, rows.size))])
+
+
+def _unpacked(runs: Array) -> Array:
+    firsts, lengths = runs.reshape(2, -1)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(firsts - before, lengths)
 
 
 def _ranked(
@@ -132,8 +146,9 @@ def _ranked(
     place = np.searchsorted(found, have // pools.items) * pools.items + have % pools.items
     index, size = torch.from_numpy(place), len(found) * pools.items
     matrix, live = scores.new_zeros(size), torch.zeros(size, dtype=torch.bool)
-    matrix[index], live[index] = scores, torch.from_numpy(np.concatenate(alive))
+    matrix[index], live[index] = scores, torch.from_numpy(np.concatenate(alive)) if alive else True
     shape = len(found), pools.items
     real = torch.from_numpy(np.bincount(place // pools.items, minlength=len(found))) if pools.padded else None
-    mask = _in_rows(matrix.view(shape), live.view(shape), real, pools).reshape(-1).numpy()
-    return [mask[np.searchsorted(found, w // pools.items) * pools.items + w % pools.items] for w in wanted]
+    some = live.view(shape) if alive or not bool(live.all()) else None
+    mask = _in_rows(matrix.view(shape), some, real, pools).reshape(-1).numpy()
+    return [np.packbits(mask[np.searchsorted(found, w // pools.items) * pools.items + w % pools.items]) for w in wanted]
