@@ -20,11 +20,13 @@ class Captured(NamedTuple):
     Args:
         program: of `torch.export.export`.
         owners: for each placeholder that is a parameter or buffer, its first name in the model; for others None.
+        norms: the modules that divide by a root mean square, by their kind and by what they hold.
         held: tensors of modules that cannot be cut whatever the graph says, with the reason.
     """
 
     program: Any
     owners: list[str | None]
+    norms: frozenset[str]
     held: dict[str, str]
 
 
@@ -69,7 +71,22 @@ def capture(model: nn.Module, inputs: Any) -> Captured:
         first.get(str(spec.target)) if spec.kind.name in ("PARAMETER", "BUFFER") else None
         for spec in program.graph_signature.input_specs
     ]
-    return Captured(program, owners, _held(hosts, first))
+    norms = frozenset(path for path, module in hosts.named_modules() if epsilon(module) is not None)
+    return Captured(program, owners, norms, _held(hosts, first))
+
+
+def epsilon(module: nn.Module) -> str | None:
+    """The attribute for the epsilon of a norm by the root mean square; None for any other module.
+
+    Only what looks like one is taken for one: the name, a weight of one dim, no bias. Whether it is one shows when the
+    smaller model is run.
+    """
+    weight, name = getattr(module, "weight", None), type(module).__name__
+    named = "RMSNorm" in name or name == "T5LayerNorm"
+    if not named or not isinstance(weight, Tensor) or weight.dim() != 1 or len(list(module.parameters())) != 1:
+        return None
+    held = ("eps",) if isinstance(module, nn.RMSNorm) else ("variance_epsilon", "eps")
+    return next((n for n in held if isinstance(getattr(module, n, None), float) or type(module) is nn.RMSNorm), None)
 
 
 def _held(model: nn.Module, first: Mapping[str, str]) -> dict[str, str]:
@@ -103,7 +120,9 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Rule], walk: Walk) -> dict[str, Act]:
     """Walk through a captured graph: the labels of each parameter and buffer."""
-    known = {n: Act(tuple(walk.labels.fresh(k) for k in shape), True) for n, (shape, live) in shapes.items() if live}
+    known = {
+        n: Act(tuple(walk.labels.fresh(k) for k in shape), True, True) for n, (shape, live) in shapes.items() if live
+    }
     graph = captured.program.graph
     holes = [node for node in graph.nodes if node.op == "placeholder"]
     values = {}

@@ -35,7 +35,7 @@ def best_walk(captured: Captured, shapes: Mapping[str, Any], uses: Uses) -> Any:
 
 def _walked(captured: Captured, shapes: Mapping[str, Any], uses: Uses, choices: Mapping[str, int]) -> Any:
     """A walk, after which sizes that come from one attribute are one."""
-    walk = Walk(choices)
+    walk = Walk(choices, captured.norms)
     known = walked(captured, shapes, RULES, walk)
     held: dict[tuple[str, str], Any] = {}
     for size in walk.sizes:

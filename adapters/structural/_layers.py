@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._labels import Array
-from ._plain import aligned, pointwise, refuse
+from ._plain import aligned, folds, pointwise, refuse, silent
 from ._walk import Act, Rule, Walk, fixed, made_of
 
 
@@ -71,9 +71,10 @@ def prelu(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
 def layer_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     """Mean and variance are taken over the last dims."""
     act = a.all[0]
-    for back in range(1, len(a.normalized_shape) + 1):
+    folded = walk.kind == "rms_norm" and len(a.normalized_shape) == 1 and folds(walk, act)
+    for back in range(1, len(a.normalized_shape) + 1) if not folded else ():
         walk.fix(act.dims[-back], "takes the mean over it, so that what is left would change")
-    return pointwise(walk, a, out)
+    return pointwise(walk, a, out) if not folded else silent(Act(aligned(walk, a.all, out.shape)))
 
 
 def group_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

@@ -13,7 +13,40 @@ from ._walk import Act, Rule, Walk, fixed, made_of
 
 def pointwise(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     """Positions that meet are one: dims are aligned at the right, those of size 1 stretch."""
-    return made_of(out, lambda t: Act(aligned(walk, a.all, t.shape), bool(a.all) and all(x.weight for x in a.all)))
+    silent, weight = _silent(walk.kind.rstrip("_"), a), bool(a.all) and all(x.weight for x in a.all)
+    return made_of(out, lambda t: Act(aligned(walk, a.all, t.shape), weight, silent))
+
+
+_ZERO_AT_ZERO = {
+    "relu",
+    "relu6",
+    "gelu",
+    "silu",
+    "tanh",
+    "neg",
+    "dropout",
+    "hardswish",
+    "leaky_relu",
+    "elu",
+    "mish",
+    "abs",
+}
+
+
+def _silent(kind: str, a: SimpleNamespace) -> bool:
+    """Whether zeros stay zeros."""
+    if kind in ("mul", "where", "masked_fill"):
+        return kind == "mul" and any(x.silent for x in a.all)
+    if kind in ("add", "sub"):
+        return all(x.silent for x in a.all) and all(isinstance(x, Act) for x in (a.self, a.other))
+    if kind == "pow":
+        return bool(a.all[0].silent) and isinstance(a.exponent, (int, float)) and a.exponent > 0
+    return bool(a.all) and a.all[0].silent and (kind in _ZERO_AT_ZERO or (kind == "div" and len(a.all) > 0))
+
+
+def silent(act: Act) -> Act:
+    """An activation of which each unit is zero with its parameters."""
+    return act._replace(silent=True)
 
 
 def aligned(walk: Walk, given: list[Act], shape: Any) -> tuple[Array, ...]:
@@ -58,14 +91,14 @@ def linear(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.input, -1, a.weight, 1)
     walk.products.append((*a.input.dims, a.weight.dims[0]))
     rows = walk.unite(a.weight.dims[0], *([a.bias.dims[0]] if a.bias else []))
-    return Act((*a.input.dims[:-1], rows))
+    return silent(Act((*a.input.dims[:-1], rows)))
 
 
 def addmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.mat1, 1, a.mat2, 0)
     walk.products.append((*a.mat1.dims, a.mat2.dims[1]))
     product = Act((a.mat1.dims[0], a.mat2.dims[1]))
-    return pointwise(walk, SimpleNamespace(all=[a.self, product]), out)
+    return Act(aligned(walk, [a.self, product], out.shape), silent=a.mat2.weight)
 
 
 def matmul(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -107,7 +140,7 @@ def refuse(walk: Walk, a: SimpleNamespace, out: Any, what: str) -> Any:
 
 def embedding(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     walk.fix(a.weight.dims[0], "looks its rows up by number")
-    return Act((*fixed(a.indices.shape), a.weight.dims[1]))
+    return silent(Act((*fixed(a.indices.shape), a.weight.dims[1])))
 
 
 # ---- along dims -----------------------------------------------------------------------------------------------------
@@ -126,11 +159,22 @@ def reduces(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
         return pointwise(walk, a, out)
     act = a.all[0]
     over = _given_dims(a, len(act.dims))
+    if over == {len(act.dims) - 1} and walk.kind == "mean" and folds(walk, act):
+        over = set()
     for d in over:
         walk.fix(act.dims[d], "takes all of it together, so that what is left would change")
+    over = over or {len(act.dims) - 1}
     keep = getattr(a, "keepdim", False)
     dims = [np.zeros(1, np.int64) if d in over else x for d, x in enumerate(act.dims) if keep or d not in over]
     return made_of(out, lambda t: Act(tuple(dims), act.weight) if len(dims) == len(t.shape) else Act(fixed(t.shape)))
+
+
+def folds(walk: Walk, act: Act) -> bool:
+    """Whether what a cut of the last dim changes is folded into the weight of the norm whose code this is."""
+    if walk.path not in walk.norms or not act.silent:
+        return False
+    walk.folds[walk.path] = act.dims[-1]
+    return True
 
 
 def along(walk: Walk, a: SimpleNamespace, out: Any) -> Any:

@@ -11,9 +11,9 @@ from torch.utils import _pytree as pytree
 
 from ._capture import call, first_line, quiet, twin
 
-# Relative to the largest output: what sums in another order may differ by, over some tens of layers. On the families of
-# the tests the differences are below 2e-15 in float64 and 3e-6 in float32.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Relative to the largest output: what sums in another order may differ by, over some tens of layers. Models of float64
+# may compute norms in float32 all the same: 2e-7 in Gemma-3. Others of the tests differ by at most 2e-15.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 def difference(model: nn.Module, masked: Mapping[str, Tensor], small: nn.Module, inputs: Any) -> str | None:

@@ -4,66 +4,80 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ._capture import quiet, tensors
+from ._capture import first_line, quiet, tensors
 
 
-def follow_config(small: Any, sizes: Mapping[int, set[int]]) -> None:
+class Cut(NamedTuple):
+    """What a cut did to the numbers of a model.
+
+    Args:
+        numbers: what sizes in the graph, and epsilons of norms, became, by what they were.
+        known: the attributes, by module and name, of which the graph says what they are.
+    """
+
+    numbers: Mapping[Any, set[Any]]
+    known: Container[tuple[str, str]]
+
+
+def follow_config(small: Any, cut: Cut, same: Callable[[], bool]) -> None:
     """Let the config say the new sizes: those from which its class builds a model of the same shapes and numbers.
 
-    Nothing in a config says what a key means, so each key that holds a size that has changed is tried.
+    Nothing in a config says what a key means, so each key that holds a number that has changed is tried. What modules
+    only hold for show is what the class would have set; `same` says whether the model still computes what it did.
     """
     config = getattr(small, "config", None)
     if not hasattr(small, "save_pretrained") or config is None:
         return
     with quiet():
-        best, cost = _nearest(small, config, sizes)
-        lost = _lost(small, best) if cost else []
+        best, lost = _nearest(small, config, cut)
+        lost = lost or _shown(small, _built(small, best), same)
     _write(small, config, best)
     if lost:
         warnings.warn(
             f"the config of {type(small).__name__} cannot hold these sizes ({lost[0]}), so that from_pretrained will "
-            "not load what save_pretrained writes: its class builds equal layers, or heads of hidden_size / heads. "
-            "Save the module itself; or for equal layers, pass structure.groups(layerwise=True).",
+            "not load what save_pretrained writes: its class builds equal layers, heads of hidden_size / heads, and "
+            "norms of one epsilon. Save the module itself; or for equal layers, pass "
+            "structure.groups(layerwise=True), and leave other sets out with structure.select().",
             stacklevel=3,
         )
 
 
 # How many configs are followed at a time. One is not enough: for the half of four heads of four, a head_dim of two has
 # the shape of two heads, and only the buffers of the rotary embedding and the numbers in modules tell them apart.
-_BEAM = 4
+_BEAM = 2
 
 
-def _nearest(small: Any, config: Any, sizes: Mapping[int, set[int]]) -> tuple[Any, int]:
-    """The config whose model differs least from the smaller model, key by key, and by how much."""
-    beam = [(_cost(small, config), -1, copy.deepcopy(config))]
+def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
+    """The config whose model differs least from the smaller model, key by key, and in what it differs."""
+    beam: list[tuple[int, int, Any]] = [(len(_apart(small, config, cut)), -1, copy.deepcopy(config))]
     best = beam[0]
     while best[0] and beam:
-        steps = [each for _, _, found in beam for each in _steps(found, sizes)]
-        beam = sorted((_cost(small, each), number, each) for number, each in enumerate(steps))[:_BEAM]
+        steps = [each for _, _, found in beam for each in _steps(found, cut)]
+        beam = sorted((len(_apart(small, each, cut)), number, each) for number, each in enumerate(steps))[:_BEAM]
         beam = [each for each in beam if each[0] < best[0]]
         best = min([best, *beam])
-    return best[2], best[0]
+    return best[2], _apart(small, best[2], cut) if best[0] else []
 
 
-def _steps(config: Any, sizes: Mapping[int, set[int]]) -> Iterator[Any]:
+def _steps(config: Any, cut: Cut) -> Iterator[Any]:
     """Configs with one key that is new."""
     for path, key, old in _numbers(config):
-        for new in sorted(sizes.get(old, ())):
+        for new in sorted(cut.numbers.get(old, ())):
             tried = copy.deepcopy(config)
             setattr(_at(tried, path), key, new)
             yield tried
 
 
-def _numbers(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, int]]:
-    """The keys of a config, and of those within it, that hold whole numbers."""
+def _numbers(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """The keys of a config, and of those within it, that hold numbers."""
     for key, value in vars(config).items():
-        if type(value) is int:
+        if type(value) in (int, float):
             yield path, key, value
         elif hasattr(value, "to_dict"):
             yield from _numbers(value, (*path, key))
@@ -75,40 +89,45 @@ def _at(config: Any, path: tuple[str, ...]) -> Any:
     return config
 
 
-def _cost(small: Any, config: Any) -> int:
-    """In how many shapes and numbers a model of a config differs from the smaller model."""
-    try:
-        with torch.device("meta"):
-            built = type(small)(copy.deepcopy(config))
-    except Exception:  # sizes that its class refuses
-        return 2**31
-    ours, theirs = dict(small.named_modules()), dict(built.named_modules())
-    if ours.keys() != theirs.keys():
-        return 2**31
-    numbers = sum(_numbers_apart(module, theirs[path]) for path, module in ours.items() if path in theirs)
-    return len(_shapes_apart(small, built)) + numbers
-
-
-def _shapes_apart(small: nn.Module, built: nn.Module) -> list[str]:
-    theirs = dict(tensors(built))
-    return [
-        f"{name} of shape {tuple(tensor.shape)}"
-        for name, tensor in tensors(small)
-        if name not in theirs or theirs[name].shape != tensor.shape
-    ]
-
-
-def _numbers_apart(module: nn.Module, other: nn.Module) -> int:
-    there = vars(other)
-    return sum(
-        there[k] != v for k, v in vars(module).items() if type(v) in (int, float) and type(there.get(k)) is type(v)
-    )
-
-
-def _lost(small: Any, config: Any) -> list[str]:
-    """The shapes that the best config cannot hold."""
+def _built(small: Any, config: Any) -> nn.Module:
     with torch.device("meta"):
-        return _shapes_apart(small, type(small)(copy.deepcopy(config)))
+        return type(small)(copy.deepcopy(config))
+
+
+def _apart(small: Any, config: Any, cut: Cut) -> list[str]:
+    """In which shapes and numbers a model of a config differs from the smaller model."""
+    try:
+        built = _built(small, config)
+    except Exception as error:  # sizes that its class refuses
+        return [first_line(error)] * 2**20
+    shapes, theirs = {n: tuple(t.shape) for n, t in tensors(built)}, dict(built.named_modules())
+    ours = dict(small.named_modules())
+    if ours.keys() != theirs.keys():
+        return ["other modules"] * 2**20
+    wrong = [f"{n} of shape {tuple(t.shape)}" for n, t in tensors(small) if shapes.get(n) != tuple(t.shape)]
+    numbers = [(p, n, v) for p in ours for n, v, _ in _differing(ours[p], theirs[p])]
+    return wrong + [f"{p}.{n} = {v}" for p, n, v in numbers if type(v) is float or (p, n) in cut.known]
+
+
+def _differing(module: nn.Module, other: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """The numbers of a module that another does not have: the name, and both."""
+    for name, value in vars(module).items():
+        theirs = vars(other).get(name)
+        if type(value) in (int, float) and type(theirs) is type(value) and theirs != value:
+            yield name, value, theirs
+
+
+def _shown(small: nn.Module, built: nn.Module, same: Callable[[], bool]) -> list[str]:
+    """Set the numbers that modules hold for show as their class would; what the model computes by them stays."""
+    pairs = zip(small.modules(), built.modules())
+    found = [(module, *each) for module, other in pairs for each in _differing(module, other)]
+    for module, name, _, new in found:
+        setattr(module, name, new)
+    if not found or same():
+        return []
+    for module, name, old, _ in found:
+        setattr(module, name, old)
+    return [f"{type(module).__name__}.{name} = {old}" for module, name, old, _ in found]
 
 
 def _write(small: nn.Module, config: Any, best: Any) -> None:

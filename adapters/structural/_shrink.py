@@ -12,9 +12,10 @@ from masklib.masking import apply
 
 from ._capture import first_names, tensors
 from ._cut import dead_units, kept_places, roots_of, smaller
+from ._fold import epsilons, folded, readings
 from ._same import difference
-from ._settings import follow_config
-from ._sizes import changes, set_all, sizes_after, tries
+from ._settings import Cut, follow_config
+from ._sizes import changes, known_numbers, set_all, sizes_after, tries
 from ._structure import Structure
 
 
@@ -53,7 +54,10 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor], structure: Structure) 
     small, why = _tried(model, params, kept, structure, dead)
     if why is not None:
         _refuse_cut(model, params, kept, structure, dead, why)
-    follow_config(small, sizes_after(structure, roots_of(structure, dead)))
+    gone, masked = roots_of(structure, dead), apply(params, kept)
+    numbers = sizes_after(structure, gone) | epsilons(model, folded(structure, gone))
+    cut = Cut(numbers, known_numbers(structure))
+    follow_config(small, cut, lambda: difference(model, masked, small, structure.inputs) is None)
     return small
 
 
@@ -61,15 +65,16 @@ def _tried(model: nn.Module, params: Any, masks: Any, structure: Structure, dead
     """The smaller model with numbers that make it compute what the masked one does; or why it does not."""
     shapes = {name: tensor.shape for name, tensor in tensors(model)}
     small, masked = smaller(model, masks, kept_places(structure, dead, shapes)), apply(params, masks)
-    found, before = changes(model, structure, roots_of(structure, dead)), dict(model.named_modules())
-    why = None
+    gone, why = roots_of(structure, dead), None
+    found, before = changes(model, structure, gone), dict(model.named_modules())
     for chosen in tries(model, found):
         for change in found:
             setattr(small.get_submodule(change.path), change.name, getattr(before[change.path], change.name))
         set_all(small, chosen)
-        why = difference(model, masked, small, structure.inputs)
-        if why is None:
-            break
+        for _ in readings(small, folded(structure, gone)):
+            why = difference(model, masked, small, structure.inputs)
+            if why is None:
+                return small, None
     return small, why
 
 

@@ -53,6 +53,8 @@ def follow_tensors(model: nn.Module) -> None:
                 held = getattr(module, tensor, None)
                 if held is not None and hasattr(module, name):
                     setattr(module, name, held.shape[dim])
+        if isinstance(module, nn.RMSNorm) and module.weight is not None:
+            module.normalized_shape = tuple(module.weight.shape)
         if isinstance(module, nn.modules.conv._ConvNd):
             _follow_conv(module)
         if isinstance(module, nn.RNNBase):
@@ -104,9 +106,14 @@ def left(structure: Structure, labels: Any, gone: Any) -> int:
     return int((~np.isin(structure.walk.labels.roots(labels), gone)).sum())
 
 
-def sizes_after(structure: Structure, gone: Any) -> dict[int, set[int]]:
+def known_numbers(structure: Structure) -> set[tuple[str, str]]:
+    """The attributes, by module and name, of which the graph says what they are."""
+    return {(path, name) for (path, _, _), places in structure.uses.items() for name in places.values()}
+
+
+def sizes_after(structure: Structure, gone: Any) -> dict[Any, set[Any]]:
     """What sizes in the graph and of parameters become, by what they were."""
-    found: dict[int, set[int]] = {}
+    found: dict[Any, set[Any]] = {}
     arrays = [size.labels for size in structure.sizes] + [d for act in structure.known.values() for d in act.dims]
     for labels in arrays:
         new = left(structure, labels, gone)

@@ -20,7 +20,7 @@ def view(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dims = regroup(walk, act, shape)
     for place, array in enumerate(dims):
         walk.size(array, place)
-    return Act(dims, act.weight)
+    return Act(dims, act.weight, act.silent)
 
 
 def regroup(walk: Walk, act: Act, shape: Sizes) -> tuple[Array, ...]:
@@ -126,7 +126,7 @@ def _together(walk: Walk, parts: list[tuple[int, Array]], size: int) -> Array:
 
 
 def permute(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    return Act(tuple(a.self.dims[d] for d in a.dims), a.self.weight)
+    return Act(tuple(a.self.dims[d] for d in a.dims), a.self.weight, a.self.silent)
 
 
 def movedim(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -142,7 +142,7 @@ def transpose(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dims = list(a.self.dims)
     first, second = getattr(a, "dim0", getattr(a, "axis0", 0)), getattr(a, "dim1", getattr(a, "axis1", -1))
     dims[first], dims[second] = dims[second], dims[first]
-    return Act(tuple(dims), a.self.weight)
+    return Act(tuple(dims), a.self.weight, a.self.silent)
 
 
 def turned(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

@@ -22,10 +22,12 @@ class Act(NamedTuple):
     Args:
         dims: one int64 array a dim, as long as the dim.
         weight: whether it is made of parameters alone.
+        silent: whether all that belongs to a masked unit is exactly zero in it.
     """
 
     dims: Dims
     weight: bool = False
+    silent: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,14 +59,18 @@ class Walk:
 
     Args:
         choices: at which regrouping another factor than the first is kept, by site.
+        norms: the modules that divide by the root mean square over the last dim, and have a weight and an epsilon.
+        folds: those of them that were met, each with the dim; what a cut of it changes is folded into the weight.
         products: for each contraction the dims whose sizes multiply to its number of multiplications.
     """
 
     choices: Mapping[str, int] = field(default_factory=dict)
+    norms: frozenset[str] = frozenset()
     labels: Labels = field(default_factory=Labels)
     sizes: list[Size] = field(default_factory=list)
     sites: dict[str, tuple[int, Array]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    folds: dict[str, Array] = field(default_factory=dict)
     products: list[tuple[Array, ...]] = field(default_factory=list)
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     at: str = ""

@@ -85,6 +85,8 @@ CUT = {
     "weights made in between": lambda: net(
         lambda n, x: n.o(F.linear(n.i(x), n.a - n.a.mean(1, True))), **parameters(a=(6, 6))
     ),
+    "a norm of silent units": lambda: net(lambda n, x: n.o(n.n(torch.relu(n.i(x)))), n=nn.RMSNorm(6)),
+    "a norm with an epsilon": lambda: net(lambda n, x: n.o(n.n(n.i(x) + F.silu(n.i(x)))), n=nn.RMSNorm(6, eps=0.5)),
     "a dict with a number": lambda: net(lambda n, x: {"y": n.o(torch.relu(n.i(x))), "n": 3}),
     "noise": lambda: net(lambda n, x: n.o(torch.relu(n.i(x))) + torch.rand(1)),
     "pruned already": pruned,
@@ -109,6 +111,15 @@ STAYS = {
     "products of units": lambda: (net(lambda n, x: n.o(n.i(x) @ n.i(x).T @ n.i(x)))[0], "neither side is a parameter"),
     "a slice": lambda: (net(lambda n, x: n.o(n.i(x)[:, 1:7]), 8)[0], "slices it at numbers"),
     "a constant": lambda: (net(lambda n, x: n.o(n.i(x) + torch.arange(6)))[0], "joins it with what is fixed"),
+    "a norm of units that speak": lambda: (
+        net(lambda n, x: n.o(n.n(n.i(x).sigmoid())), n=nn.RMSNorm(6))[0],
+        "takes the mean",
+    ),
+    "a norm behind a sum with a number": lambda: (
+        net(lambda n, x: n.o(n.n(n.i(x) + 1)), n=nn.RMSNorm(6))[0],
+        "takes the mean",
+    ),
+    "a layer norm": lambda: (net(lambda n, x: n.o(n.n(n.i(x))), n=nn.LayerNorm(6))[0], "takes the mean"),
     "cumulated": lambda: (net(lambda n, x: n.o(n.i(x).cumsum(-1)))[0], "goes along it"),
 }
 REFUSED = {
