@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ._along import folds
 from ._labels import Array
-from ._plain import aligned, folds, pointwise, refuse, silent
+from ._plain import aligned, pointwise, refuse, silent
 from ._walk import Act, Rule, Walk, fixed, made_of
 
 

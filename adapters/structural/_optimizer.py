@@ -23,8 +23,8 @@ def shrink_optimizer(
 
         state of small.p = state of model.p, masked and cut as p was
 
-    The state of norms whose weights `shrink` has scaled is cut and not scaled. Hooks of the optimizer are not copied, as
-    by `deepcopy`; make schedulers anew on the optimizer that is returned.
+    The state of norms whose weights `shrink` has scaled is cut and not scaled. Hooks are not copied, as by `deepcopy`;
+    make schedulers anew on the optimizer that is returned.
 
     Args:
         optimizer: of the model. It is left as it is.

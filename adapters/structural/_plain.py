@@ -1,4 +1,4 @@
-"""Rules of operators that work point by point, contract, join, and reduce."""
+"""Rules of operators that work point by point, make, and contract."""
 
 from __future__ import annotations
 
@@ -143,161 +143,23 @@ def embedding(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     return silent(Act((*fixed(a.indices.shape), a.weight.dims[1])))
 
 
-# ---- along dims -----------------------------------------------------------------------------------------------------
-
-
-def _given_dims(a: SimpleNamespace, count: int) -> set[int]:
-    dims = getattr(a, "dim", None)
-    if dims is None or dims == []:
-        return set(range(count))
-    return {d % count for d in (dims if isinstance(dims, (list, tuple)) else [dims])} if count else set()
-
-
-def reduces(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Mean, sum, max and their like over dims: of these, none can be cut."""
-    if getattr(a, "other", None) is not None:  # of two tensors, point by point
-        return pointwise(walk, a, out)
-    act = a.all[0]
-    over = _given_dims(a, len(act.dims))
-    if over == {len(act.dims) - 1} and walk.kind == "mean" and folds(walk, act):
-        over = set()
-    for d in over:
-        walk.fix(act.dims[d], "takes all of it together, so that what is left would change")
-    over = over or {len(act.dims) - 1}
-    keep = getattr(a, "keepdim", False)
-    dims = [np.zeros(1, np.int64) if d in over else x for d, x in enumerate(act.dims) if keep or d not in over]
-    return made_of(out, lambda t: Act(tuple(dims), act.weight) if len(dims) == len(t.shape) else Act(fixed(t.shape)))
-
-
-def folds(walk: Walk, act: Act) -> bool:
-    """Whether what a cut of the last dim changes is folded into the weight of the norm whose code this is."""
-    if walk.path not in walk.norms or not act.silent:
-        return False
-    walk.folds[walk.path] = act.dims[-1]
-    return True
-
-
-def along(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Softmax, cumsum, sort and their like along a dim: it cannot be cut, and has another size perhaps."""
-    act = a.all[0]
-    first = out[0] if isinstance(out, (list, tuple)) else out
-    over = _given_dims(a, len(act.dims)) | {d for d, n in enumerate(first.shape) if n != len(act.dims[d])}
-    for d in over:
-        walk.fix(act.dims[d], "goes along it, so that what is left would change")
-    dims = tuple(np.zeros(int(n), np.int64) if d in over else act.dims[d] for d, n in enumerate(first.shape))
-    return made_of(out, lambda t: Act(dims))
-
-
-def glu(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    """The first half by the gates of the second."""
-    dim = a.dim % len(a.self.dims)
-    values, gates = np.split(a.self.dims[dim], 2)
-    return Act((*a.self.dims[:dim], walk.unite(values, gates), *a.self.dims[dim + 1 :]))
-
-
-def cat(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    parts = [x for x in a.tensors if x.shape != (0,)]
-    dim = a.dim % len(out.shape)
-    dims = [walk.unite(*(x.dims[d] for x in parts)) for d in range(len(out.shape)) if d != dim]
-    dims.insert(dim, np.concatenate([x.dims[dim] for x in parts]))
-    return Act(tuple(dims), all(x.weight for x in parts))
-
-
-def stack(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    dims = [walk.unite(*(x.dims[d] for x in a.tensors)) for d in range(len(out.shape) - 1)]
-    dims.insert(a.dim % len(out.shape), np.zeros(len(a.tensors), np.int64))
-    return Act(tuple(dims), all(x.weight for x in a.tensors))
-
-
-def split(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Pieces of equal size lose the same positions, since the code holds one number for all of them."""
-    dim, start, pieces = a.dim % len(a.self.dims), 0, []
-    for piece in out:
-        count = int(piece.shape[dim])
-        pieces.append(a.self.dims[dim][start : start + count])
-        start += count
-    equal = len({len(piece) for piece in pieces}) == 1
-    if equal:
-        walk.unite(*pieces)
-        walk.size(pieces[0])
-    elif len(pieces) > 1:
-        pieces = [walk.fix(piece, "splits it at numbers that the code holds") for piece in pieces]
-    return [Act((*a.self.dims[:dim], piece, *a.self.dims[dim + 1 :]), a.self.weight) for piece in pieces]
-
-
-def unbind(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    dim = a.dim % len(a.self.dims)
-    walk.fix(a.self.dims[dim], "takes it apart")
-    return [Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight) for _ in out]
-
-
-def select(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    dim = a.dim % len(a.self.dims)
-    walk.fix(a.self.dims[dim], "takes one of it by number")
-    return Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight)
-
-
-def sliced(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    dim = a.dim % len(a.self.dims)
-    if out.shape[dim] == len(a.self.dims[dim]) and a.step == 1:
-        return a.self
-    walk.fix(a.self.dims[dim], "slices it at numbers that the code holds")
-    return Act((*a.self.dims[:dim], np.zeros(int(out.shape[dim]), np.int64), *a.self.dims[dim + 1 :]), a.self.weight)
-
-
-def flip(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    over = _given_dims(SimpleNamespace(dim=a.dims), len(a.self.dims))
-    return Act(tuple(x[::-1] if d in over else x for d, x in enumerate(a.self.dims)), a.self.weight)
-
-
-def roll(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    over = _given_dims(SimpleNamespace(dim=a.dims), len(a.self.dims))
-    return Act(tuple(walk.fix(x, "rolls along it") if d in over else x for d, x in enumerate(a.self.dims)))
-
-
-def index(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Dims that are indexed are fixed; those behind the last index stay as they are."""
-    last = len(a.indices)
-    for array in a.self.dims[:last]:
-        walk.fix(array, "is indexed by number")
-    kept = a.self.dims[last:]
-    return Act((*fixed(out.shape[: len(out.shape) - len(kept)]), *kept), a.self.weight)
-
-
-def _table(rule: Rule, names: str) -> dict[str, Rule]:
+def table(rule: Rule, names: str) -> dict[str, Rule]:
+    """One rule by several names."""
     return dict.fromkeys(names.split(), rule)
 
 
 RULES: dict[str, Rule] = {
-    **_table(pointwise, "add where masked_fill dropout feature_dropout alpha_dropout gelu silu relu relu6 hardtanh"),
-    **_table(pointwise, "softplus elu celu selu leaky_relu mish hardswish hardsigmoid lerp clamp pow bernoulli"),
-    **_table(same, "contiguous clone detach alias to _to_copy type_as float double half bfloat16 lift_fresh_copy"),
-    **_table(same, "copy_to_dtype positive resolve_conj resolve_neg pin_memory expand_copy rrelu"),
-    **_table(nothing, "_assert_tensor_metadata _assert_async arange scalar_tensor sym_size empty rand randn linspace"),
-    **_table(nothing, "tril_indices triu_indices"),
-    **_table(created, "zeros ones full new_zeros new_ones new_full zeros_like ones_like full_like"),
-    **_table(matmul, "matmul mm bmm mv dot"),
-    **_table(
-        reduces, "mean sum var std prod amax amin max min argmax argmin any all norm linalg_vector_norm logsumexp"
-    ),
-    **_table(reduces, "median nansum var_mean std_mean aminmax count_nonzero"),
-    **_table(
-        along, "softmax log_softmax _softmax _log_softmax cumsum cumprod sort topk gather index_select cummax diff"
-    ),
-    **_table(along, "take_along_dim logcumsumexp argsort"),
-    **_table(cat, "cat concat concatenate"),
-    **_table(split, "split split_with_sizes chunk tensor_split"),
+    **table(pointwise, "add sub mul div"),
+    **table(pointwise, "where masked_fill dropout feature_dropout alpha_dropout gelu silu relu relu6 hardtanh"),
+    **table(pointwise, "softplus elu celu selu leaky_relu mish hardswish hardsigmoid lerp clamp pow bernoulli"),
+    **table(same, "contiguous clone detach alias to _to_copy type_as float double half bfloat16 lift_fresh_copy"),
+    **table(same, "copy_to_dtype positive resolve_conj resolve_neg pin_memory expand_copy rrelu"),
+    **table(nothing, "_assert_tensor_metadata _assert_async arange scalar_tensor sym_size empty rand randn linspace"),
+    **table(nothing, "tril_indices triu_indices"),
+    **table(created, "zeros ones full new_zeros new_ones new_full zeros_like ones_like full_like"),
+    **table(matmul, "matmul mm bmm mv dot"),
     "linear": linear,
     "addmm": addmm,
     "einsum": einsum,
     "embedding": embedding,
-    "stack": stack,
-    "unbind": unbind,
-    "select": select,
-    "slice": sliced,
-    "narrow": sliced,
-    "glu": glu,
-    "flip": flip,
-    "roll": roll,
-    "index": index,
 }

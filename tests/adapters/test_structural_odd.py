@@ -86,6 +86,7 @@ CUT = {
         lambda n, x: n.o(F.linear(n.i(x), n.a - n.a.mean(1, True))), **parameters(a=(6, 6))
     ),
     "a norm of silent units": lambda: net(lambda n, x: n.o(n.n(torch.relu(n.i(x)))), n=nn.RMSNorm(6)),
+    "a norm of a difference": lambda: net(lambda n, x: n.o(n.n(n.i(x) - n.i(x).relu() * 2)), n=nn.RMSNorm(6)),
     "a norm with an epsilon": lambda: net(lambda n, x: n.o(n.n(n.i(x) + F.silu(n.i(x)))), n=nn.RMSNorm(6, eps=0.5)),
     "a dict with a number": lambda: net(lambda n, x: {"y": n.o(torch.relu(n.i(x))), "n": 3}),
     "noise": lambda: net(lambda n, x: n.o(torch.relu(n.i(x))) + torch.rand(1)),
