@@ -80,7 +80,11 @@ def reading(checkpoint: Checkpoint, counter: Counter) -> Iterator[Reading]:
         files = {path: (stack.enter_context(opened(path)), header) for path, header in checkpoint.headers.items()}
         result = Reading(files, counter)
         result.still_the_same()
-        yield result
+        try:
+            yield result
+        except Exception:
+            result.still_the_same()  # of a file that was written to meanwhile, anything may be wrong
+            raise
 
 
 def _fill(path: Path, number: int, view: memoryview, at: int) -> None:

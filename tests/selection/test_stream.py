@@ -78,6 +78,10 @@ METHODS = {
         ml.l1_unstructured(s, m, amount=0.1), ml.random_unstructured(s, m, key=1, amount=0.1)
     ),
     "mask": lambda s, m=None: ml.custom_from_mask(s, m, mask=ml.dense(s)),
+    "steps": ml.chain(
+        partial(ml.l1_unstructured, amount=0.4), partial(ml.l1_unstructured, amount=0),
+        partial(ml.layerwise(ml.l1_unstructured), amount=0.3), partial(ml.l1_unstructured, sparsity=0.1),
+    ),
     "history": ml.chain(
         partial(ml.l1_unstructured, amount=0.2), partial(ml.compute_mask, amount=0.3, groups=ml.rows()),
         partial(ml.random_unstructured, key=2, amount=0.2), partial(ml.ln_structured, n=1, dim=0, amount=0.3),

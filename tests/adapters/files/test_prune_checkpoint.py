@@ -367,10 +367,11 @@ def test_a_disk_that_is_too_small_is_told_first(file, tmp_path, monkeypatch):
         prune_checkpoint(file, tmp_path / "b.safetensors", lambda s, m: pytest.fail("ranked"))
 
 
-def test_a_file_that_changes_meanwhile_is_refused(file, tmp_path):
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_file_that_changes_meanwhile_is_refused(is_wrong, file, tmp_path):
     def method(scores, mask):
         os.utime(file, (1, 1))
-        return HALF(scores, mask)
+        return 3 if is_wrong else HALF(scores, mask)
 
     with pytest.raises(ValueError, match="changed since it was opened"):
         prune_checkpoint(file, tmp_path / "b.safetensors", method)
