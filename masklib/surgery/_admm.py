@@ -21,7 +21,7 @@ from masklib.surgery._statistics import damping_of, numbers_of, statistics_of, w
 
 # What six layers of SmolLM2-135M lose on text that was not seen, at 50 %, 2:4 and 70 %: with these 2.00, 4.12, 6.61 %.
 # Six values from 0.1 to 3: 2.02, 4.14, 6.74. Five, each twice: 2.03, 4.25, 6.64. A constant 1, ten times: 2.05, 4.27,
-# 6.64. SparseGPT: 2.59, 5.25, 8.44, in half the time.
+# 6.64. SparseGPT: 2.59, 5.25, 8.44, in a quarter of the time.
 _GROWING = (0.1, 0.163, 0.264, 0.43, 0.698, 1.135, 1.845, 3.0)
 
 
@@ -113,8 +113,9 @@ def _admm(
                 over, rho, lower = over * (rho / now), now, _factor(curved, now)
             both = target + over
             mask = compute_mask({name: both.abs()}, given, groups=groups, **numbers)[name]
-            over = both.masked_fill(mask, 0)
-            target = torch.add(dense, _solve(both.where(mask, -both) - dense, lower), alpha=rho)  # Z - U = +-(V + U)
+            sparse = both * mask.to(wide)  # products: to branch on a mask takes five times as long
+            over = both - sparse
+            target = torch.add(dense, _solve(sparse - over - dense, lower), alpha=rho)
         return ((target + over) / sizes).where(mask, 0).to(weight.dtype), mask
 
 
