@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -118,3 +121,12 @@ def test_a_weight_that_a_norm_computes_is_named():
     with pytest.warns(UserWarning, match="leaves out {'0.weight'"):
         pruning = attach(optimizer, model, STATIC)
     assert "computed by" in pruning.report().left_out["0.weight"]
+
+
+@pytest.mark.parametrize("name", ["lightning", "transformers"])
+def test_a_trainer_that_is_not_installed_is_one_clear_sentence(name, monkeypatch):
+    for module in (name, f"{name}.pytorch"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"masklib.adapters.training.{name}", raising=False)
+    with pytest.raises(ImportError, match=rf"training.{name} needs {name}: pip install 'masklib\[{name}\]'"):
+        importlib.import_module(f"masklib.adapters.training.{name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
@@ -133,3 +135,7 @@ def test_what_lightnings_own_loses_on_resume_and_ours_keeps(tmp_path):
     fitting.save_checkpoint(tmp_path / "ours.ckpt")
     _, again, callback = fit(tmp_path, update, -1, ckpt_path=tmp_path / "ours.ckpt", max_epochs=2)
     assert (dead(again), callback.pruning.step) == (72, 8)
+
+
+def test_the_surface():
+    assert dir(importlib.import_module("masklib.adapters.training.lightning")) == ["Pruning"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -108,3 +110,7 @@ def test_a_folder_elsewhere_is_asked_for(tmp_path):
     callback = Pruning(UPDATES["gradual"], folder=folder)
     fit(tmp_path / "second", callback, resume=str(folder))
     assert callback.pruning.step == STEPS
+
+
+def test_the_surface():
+    assert dir(importlib.import_module("masklib.adapters.training.transformers")) == ["Pruning"]
