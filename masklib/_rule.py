@@ -49,7 +49,7 @@ def apply_rule(
     values, alive = read(scores, default_mask)
     own = getattr(groups, "rank", None)
     if own is not None:
-        _refuse_floors(least, groups)
+        refuse_floors(least, groups)
         same_shapes(values, alive)
         return like(scores, own(*({n: at_hand(t) for n, t in ts.items()} for ts in (values, alive)), *number))
     shapes = {n: _shape(v, alive[n]) for n, v in values.items()}
@@ -279,7 +279,7 @@ def floors_of(least: Any, sets: Sequence[Set], groups: Any) -> list[int]:
     if least is None:
         return []
     if any(_pools(members) is not None for members in sets):
-        _refuse_floors(least, groups)
+        refuse_floors(least, groups)
     names = {name for members in sets for name in members}
     if isinstance(least, Mapping):
         _read.known_names(least, dict.fromkeys(names), "least", "scores")
@@ -296,7 +296,7 @@ def _floor(value: Any, argument: str) -> int:
     return count
 
 
-def _refuse_floors(least: Any, groups: Any) -> None:
+def refuse_floors(least: Any, groups: Any) -> None:
     """Refuse floors where the items of a tensor are not in one pool with those of others."""
     if least is not None:
         raise ValueError(

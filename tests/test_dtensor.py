@@ -26,12 +26,19 @@ def sharded(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+class Ranks:
+    """A groups value that ranks by itself, whole tensors."""
+
+    def rank(self, values, alive, counting, number):
+        return values
+
+
 REFUSED = [
     lambda w: HALF(W, w > 3),
     lambda w: HALF(w, W > 3),
     lambda w: ml.compute_mask(W, amount=w.sum().long()),
     lambda w: HALF(W, groups=ml.labels(w.long())),
-    lambda w: HALF(w, groups=ml.labels(W.long())),
+    lambda w: HALF(w, groups=Ranks()),
     lambda w: ml.regrow(W, grow_scores=w, amount=1),
     lambda w: ml.regrow(w, grow_scores=W, amount=1),
     lambda w: scores.random(W, key=w.sum().long()),
@@ -74,6 +81,7 @@ def test_what_a_shard_cannot_say_is_refused(call, sharded):
             partial(HALF, groups=g)
             for g in (ml.rows(), ml.windows(4), ml.channels(p=2), ml.blocks((2, 2)), ml.heads(2))
         ),
+        lambda w: HALF(w, groups=ml.labels(W.long())),
         lambda w: HALF({"a": w}, groups=ml.coupled({"a": ml.channels()}))["a"],
         lambda w: ml.l1_unstructured(w, amount=1),
         lambda w: ml.random_unstructured(w, amount=1, key=0),

@@ -74,7 +74,7 @@ def rows_of(folding: Folding, layout: Layout) -> Tensor:
 def grouped(folding: Folding, own: Folding | None, layout: Layout) -> Grouped:
     """Bring the entries of a shard together by row: by the folding of the shard's own shape, if it does just that."""
     row = rows_of(folding, layout)
-    return _as_folded(own, row) or _by_sorting(row)
+    return _as_folded(own, row) or by_sorting(row)
 
 
 def _as_folded(own: Folding | None, row: Tensor) -> Grouped | None:
@@ -96,7 +96,8 @@ def _as_folded(own: Folding | None, row: Tensor) -> Grouped | None:
     return Grouped(rows, counts, own, torch.empty(0, dtype=torch.int64))
 
 
-def _by_sorting(row: Tensor) -> Grouped:
+def by_sorting(row: Tensor) -> Grouped:
+    """Bring entries together by any row numbers."""
     flat = row.reshape(-1)
     order = flat.argsort(stable=True)
     order = order[int((flat < 0).sum()) :]  # those in no row come first

@@ -24,6 +24,7 @@ from masklib._shards._layout import Layout
 from masklib._shards._pool import Part, Piece, lowest, no_nan, part
 from masklib._shards._pools import Pools, lowest_in_pools
 from masklib._shards._wire import Wire, digest
+from masklib.groups._elements import elements
 from masklib.groups._folding import Folding
 from masklib.groups._plan import Set, plan
 from masklib.selection import _refusals
@@ -73,7 +74,11 @@ def _apply(scores: Any, default_mask: Any, numbers: Any, groups: Any, by_magnitu
     call = wire.agree(
         lambda: _call(wire, scores, default_mask, numbers, groups, by_magnitude, least, key), lambda call: call.said
     )
-    masks = _masks(wire, call, key)
+    by_itself = getattr(groups, "rank_shards", None)
+    if by_itself is None:
+        masks = _masks(wire, call, key)
+    else:
+        masks = by_itself(wire, call.scores, call.alive, call.layouts, call.counting, call.number)
     references = named(scores if default_mask is None else default_mask)
     return like(scores, {n: _layout.like(masks[n], references[n]) for n in masks})
 
@@ -97,13 +102,17 @@ def _call(
     seed = None if key is None else _read.key(key)
     values, alive = _rule.read(scores, default_mask)
     mesh = _layout.mesh_of({"scores": values, "default_mask": {n: a for n, a in alive.items() if a is not None}})
-    if getattr(groups, "rank", None) is not None:
+    by_itself = getattr(groups, "rank_shards", None)
+    if by_itself is None and getattr(groups, "rank", None) is not None:
         raise TypeError(
             f"`groups` that rank by themselves, as {type(groups).__name__} do, must have whole tensors, got a DTensor. "
             "Pass groups with `fold(shape)`, for example Folding.by_index, or .full_tensor() on every rank."
         )
     whole = {n: a if (a := alive[n]) is not None else v for n, v in values.items()}
-    sets = plan(groups, {n: t.shape for n, t in whole.items()})
+    if by_itself is not None:
+        _rule.refuse_floors(least, groups)
+        _rule.same_shapes(values, alive)
+    sets = plan(elements() if by_itself else groups, {n: t.shape for n, t in whole.items()})
     p, mean = _rule.norm_of(groups)
     magnitude = by_magnitude or p is not None
     if key is None:
@@ -153,7 +162,8 @@ def _said(numbers: Any, sets: Sequence[Set], values: Any, alive: Any) -> bytes:
 
 def _shown_groups(groups: Any) -> str:
     """The groups as text, if that is the same on all ranks: one of another module may show where it lies in memory."""
-    return repr(groups) if type(groups).__module__.startswith("masklib.") else ""
+    ours = type(groups).__module__.startswith("masklib.") and not hasattr(groups, "rank_shards")
+    return repr(groups) if ours else ""
 
 
 def _shown(tensor: Tensor | None) -> Any:

@@ -37,11 +37,41 @@ class Labels:
         """Rank by label: items may have any number of elements, and pools any number of items."""
         _read.rankable(values, False)
         names = sorted(values)
+        for argument, labels_ in (("items", self.items), ("pools", self.pools)):
+            for name, label in named({} if labels_ is None else labels_).items():
+                _read.is_whole(label, _read.place(name, argument))
         labels = [_labels_like(self.items, values, "items"), _labels_like(self.pools, values, "pools")]
         tensors, masks = [values[n] for n in names], [alive[n] for n in names]
         return dict(
             zip(names, selection.lowest_labelled(tensors, masks, *labels, selection.as_tensor(number), counting, names))
         )
+
+    def rank_shards(self, wire: Any, values: Any, alive: Any, layouts: Any, counting: str, number: Any) -> Any:
+        """The same over the ranks of a mesh: values and masks are the parts of this one."""
+        from masklib._shards import _labels as shards
+
+        def held() -> Any:
+            _read.rankable(values, False)
+            items, pools = (
+                self._parts(part, layouts, name) for part, name in ((self.items, "items"), (self.pools, "pools"))
+            )
+            return {n: shards.Held(values[n], alive[n], items[n], pools.get(n), layouts[n].owns) for n in values}
+
+        given = [t for part in (self.items, self.pools) if part is not None for _, t in sorted(named(part).items())]
+        return shards.rank(wire, wire.agree(held, lambda _: shards.said(given)), counting, number)
+
+    def _parts(self, value: Any, layouts: Any, argument: str) -> dict[str, Tensor]:
+        """The labels of what is here."""
+        from masklib._shards import _labels as shards
+
+        if value is None:
+            return {}
+        entries = _read.tensors(value, argument)
+        _read.same_names(entries, layouts, argument)
+        for name, label in entries.items():
+            wanted = torch.empty(layouts[name].shape, device="meta")
+            _read.same_shape(label, wanted, _read.place(name, argument), _read.place(name, "scores"))
+        return {n: shards.label_part(entries[n], layouts[n], _read.place(n, argument)) for n in layouts}
 
 
 def labels(items: Tensors, pools: Tensors | None = None) -> Labels:
@@ -81,7 +111,6 @@ def _labelling(value: Any, argument: str) -> Any:
                 f"{_read.place(name, argument)} must hold integer labels, got {tensor.dtype}. "
                 "For example labels(torch.arange(scores.numel()).view(scores.shape))."
             )
-        _read.is_whole(tensor, _read.place(name, argument))
     return value
 
 

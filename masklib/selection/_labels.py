@@ -32,7 +32,7 @@ def lowest_labelled(
     opposite_infinities(totals, [])
     item_alive = torch.zeros(len(ids), dtype=torch.bool, device=live.device).index_put((item[live],), live.new_ones(()))
     if pools:
-        keep = _by_pool(totals, item_alive, _pool_of_items(pools, item, len(ids)), number, counting, names)
+        keep = by_pool(totals, item_alive, _pool_of_items(pools, item, len(ids)), number, counting, names)
     else:
         (keep,) = lowest([totals], [item_alive], number, counting, names, False)
     parts = (live & keep[item]).split([s.numel() for s in scores])
@@ -62,9 +62,7 @@ def _pool_of_items(pools: Sequence[Tensor], item: Tensor, count: int) -> Tensor:
     return pool_of_item
 
 
-def _by_pool(
-    totals: Tensor, alive: Tensor, pool: Tensor, number: Tensor, counting: str, names: Sequence[str]
-) -> Tensor:
+def by_pool(totals: Tensor, alive: Tensor, pool: Tensor, number: Tensor, counting: str, names: Sequence[str]) -> Tensor:
     """Sort by pool, then the living first, then score, then index: the first of each pool die."""
     count = int(pool.max()) + 1 if pool.numel() else 0
     items = pool.bincount(minlength=count)

@@ -155,6 +155,15 @@ def negative(scores):
     return {n: -t for n, t in scores.items()} if isinstance(scores, dict) else -scores
 
 
+def labelled(scores, items, pools):
+    """Labels of anything, plain; far apart, and some below zero."""
+    if isinstance(scores, dict):
+        each = {n: labelled(t, items, pools) for n, t in scores.items()}
+        return ml.labels({n: g.items for n, g in each.items()}, pools and {n: g.pools for n, g in each.items()})
+    labels = torch.arange(scores.numel()).view(scores.shape) * 7 % items - 2
+    return ml.labels(labels * 1000, pools and labels % pools)
+
+
 def method(draw, shape, many, names, kind):
     n, g, key = number(draw), groups(draw, shape), draw.randrange(5)
     dim = draw.randrange(-len(shape), len(shape)) if shape else 0
@@ -174,6 +183,8 @@ def method(draw, shape, many, names, kind):
         ("random scores", lambda s, m: ml.compute_mask(ml.scores.random(s, key=key), m, **n)),
         ("fold", lambda s, m: ml.fold([lambda a, b: ml.compute_mask(a, b, amount=0.3)] * 2, s, m)),
     ]
+    options.append(("labels", lambda s, m: ml.compute_mask(s, m, groups=labelled(s, 4, None), **n)))
+    options.append(("label pools", lambda s, m: ml.compute_mask(s, m, groups=labelled(s, 6, 2), **n)))
     if many and len(names) > 1 and shape:
         sets = ml.coupled(*({name: ml.channels(draw.randrange(len(shape)))} for name in names), p=2)
         options.append(("coupled", lambda s, m: ml.compute_mask(s, m, groups=sets, **n)))

@@ -72,6 +72,29 @@ def item_scores(mesh):
         assert equal(call(shard(whole, mesh, [Shard(0)]), shard(alive, mesh, [Shard(0)])), call(whole, alive))
 
 
+def labelled(mesh, placements):
+    """Labels that are sharded as the scores are, and plain ones."""
+    whole, labels = large("few", 30, 8), torch.arange(240).view(30, 8) * 7 % 20
+    scores, at = shard(whole, mesh, placements), shard(labels, mesh, placements)
+    for plain, sharded in (
+        (ml.labels(labels), ml.labels(at)),
+        (ml.labels(labels, labels % 3), ml.labels(at, at % 3)),
+        (ml.labels(labels, labels % 3), ml.labels(labels, labels % 3)),
+    ):
+        result, expected = ml.compute_mask(scores, keep=2, groups=sharded), ml.compute_mask(whole, keep=2, groups=plain)
+        assert equal(result, expected)
+
+
+def far_labels(mesh):
+    labels = torch.tensor([0, 2**60, 3, 4])
+    ml.compute_mask(shard(torch.ones(4), mesh, [Shard(0)]), amount=1, groups=ml.labels(labels))
+
+
+def other_pools(mesh):
+    labels, pools = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 0, 1])
+    ml.compute_mask(shard(torch.ones(4), mesh, [Shard(0)]), amount=1, groups=ml.labels(labels, pools))
+
+
 # ---- what one rank does wrong ---------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,11 @@ def test_scores_of_items(mesh):
     run(ranks.item_scores, mesh=mesh)
 
 
+@pytest.mark.parametrize(("mesh", "placements"), layouts.CASES)
+def test_labels(mesh, placements):
+    run(ranks.labelled, placements, mesh=mesh)
+
+
 def test_masks_are_new_and_lie_as_the_scores_do():
     run(ranks.no_transfer)
 
@@ -79,6 +84,8 @@ def test_what_one_rank_does_wrong_is_raised_on_all(call, kind, says, rank):
         (ranks.many_in_a_pool, "`amount` must be between 0 and 2"),
         (ranks.two_meshes, "must be on one mesh"),
         (ranks.compiled, "under torch.compile"),
+        (ranks.far_labels, "labels of DTensors must be within"),
+        (ranks.other_pools, "`pools` must be constant within each item"),
     ],
 )
 def test_what_cannot_be_is_told(call, says):
