@@ -144,9 +144,10 @@ def test_the_core_takes_it_where_it_takes_a_mapping(form, tmp_path):
     assert all(not applied[name].any() for name in floats)
 
 
-def test_each_tensor_is_of_its_own(tmp_path):
+@pytest.mark.parametrize("form", [alone, pickled])
+def test_each_tensor_is_of_its_own(tmp_path, form):
     """Not a view of one shared mapping: what is done to one reading shows nowhere else."""
-    checkpoint = open_checkpoint(alone(tmp_path / "x"))
+    checkpoint = open_checkpoint(form(tmp_path / "x"))
     first = checkpoint["a.weight"]
     first.zero_()
     assert first.untyped_storage().nbytes() == first.nbytes

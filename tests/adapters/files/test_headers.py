@@ -183,6 +183,12 @@ def test_what_cannot_be_written_is_refused(message, specs):
         lay_out(Path("x"), specs)
 
 
+def test_a_chunk_longer_than_its_tensor_is_refused_before_it_is_written(tmp_path):
+    header = lay_out(tmp_path / "x", {"a": (torch.uint8, (2,))})
+    with pytest.raises(ValueError, match=r"`name` must be 'a' with at most its bytes"):
+        given_chunks(tmp_path / "x", header, [("a", b"123")])
+
+
 def given_chunks(path, header, chunks):
     with whole_file(path) as sink, writing(sink, header) as writer:
         for chunk in chunks:
