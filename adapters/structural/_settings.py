@@ -55,6 +55,9 @@ _BEAM = 2
 
 def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
     """The config whose model differs least from the smaller model, key by key, and in what it differs."""
+    whole = _at_once(config, cut)
+    if not _apart(small, whole, cut):  # most often, and a large model takes a second to build
+        return _fewest(small, config, whole, cut), []
     beam: list[tuple[int, int, Any]] = [(len(_apart(small, config, cut)), -1, copy.deepcopy(config))]
     best = beam[0]
     while best[0] and beam:
@@ -63,6 +66,26 @@ def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
         beam = [each for each in beam if each[0] < best[0]]
         best = min([best, *beam])
     return best[2], _apart(small, best[2], cut) if best[0] else []
+
+
+def _at_once(config: Any, cut: Cut) -> Any:
+    """The config with all keys new whose number became one other."""
+    tried = copy.deepcopy(config)
+    for path, key, old in _numbers(config):
+        if len(cut.numbers.get(old, ())) == 1:
+            setattr(_at(tried, path), key, *cut.numbers[old])
+    return tried
+
+
+def _fewest(small: Any, config: Any, whole: Any, cut: Cut) -> Any:
+    """Put back the keys that only happen to hold such a number, like a window of so many tokens."""
+    for path, key, new in list(_numbers(whole)):
+        old = getattr(_at(config, path), key)
+        if old != new:
+            setattr(_at(whole, path), key, old)
+            if _apart(small, whole, cut):
+                setattr(_at(whole, path), key, new)
+    return whole
 
 
 def _steps(config: Any, cut: Cut) -> Iterator[Any]:

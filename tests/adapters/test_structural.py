@@ -266,6 +266,18 @@ def test_configs_follow_so_that_what_is_saved_loads(name, tmp_path):
     assert changed == LOADED[name] | inside
 
 
+@pytest.mark.filterwarnings("error:the config of")
+def test_keys_that_only_happen_to_hold_such_a_number_stay():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, vocab_size=32, max_position_embeddings=24, eos_token_id=16)
+    model, inputs = transformers.LlamaForCausalLM(config).eval(), {"input_ids": torch.randint(32, (2, 6))}
+    sets = structure(model, inputs)
+    small = shrink(model, random_masks(model, sets, 0), sets)
+    assert (small.config.hidden_size, small.config.intermediate_size, small.config.num_attention_heads) == (10, 14, 1)
+    assert (small.config.max_position_embeddings, small.config.eos_token_id) == (24, 16)
+
+
 @pytest.mark.filterwarnings("default:the config of")
 def test_a_config_that_cannot_hold_the_sizes_is_said():
     model, _, sets = found("gpt2")
