@@ -9,6 +9,14 @@ from sharded.crew import run
 
 
 @pytest.mark.parametrize("mesh", [(2,), (3,), (2, 2)])
-@pytest.mark.parametrize(("name", "kind"), [("falling", "AdamW"), ("growing", "AdamW"), ("through", "SGD")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("falling", "AdamW"), ("growing", "AdamW"), ("through", "SGD")],
+)
 def test_a_sharded_run_is_the_whole_one(mesh, name, kind):
     run(trained.same_as_whole, name, kind, mesh=mesh)
+
+
+@pytest.mark.slow  # a minute where four processes share a busy core
+def test_so_is_one_that_ranks():
+    run(trained.same_as_whole, "gradual", "AdamW", mesh=(2,), seconds=300)

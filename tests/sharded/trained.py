@@ -30,6 +30,7 @@ def revived(step, params, masks, grads):
 
 
 MADE = {
+    "gradual": updates.gradual(ml.l1_unstructured, ml.schedules.linear(0.6, stop=5, every=2)),
     "falling": updates.Update(below, lambda step: step in (0, 2, 4)),
     "growing": updates.Update(revived, lambda step: step in (1, 3), needs_grads=True),
     "through": updates.Update(revived, lambda step: step % 2 == 1, needs_grads=True, straight_through=True, decay=0.1),
