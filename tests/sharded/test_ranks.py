@@ -89,7 +89,7 @@ def test_what_one_rank_does_wrong_is_raised_on_all(call, kind, says, rank):
     ],
 )
 def test_what_cannot_be_is_told(call, says):
-    for result in outcomes(call):
+    for result in outcomes(call, mesh=(4,)):  # all ranks make a mesh together
         assert says in result.message
 
 
