@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 import masklib as ml
 from masklib import budgets, scores
 from masklib._shards._parts import each_part
-from sharded.layouts import shard
+from sharded.layouts import SILENTLY, shard
 
 SHAPES = {"a": (5, 3), "b": (1, 4), "c": (8, 4), "d": (7,), "e": (0, 3), "f": (3, 2, 2)}
 
@@ -140,7 +140,7 @@ def called(mesh):
     values = {n: torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) for n, p in net.named_parameters()}
     masks, x = {n: p > 0 for n, p in values.items()}, torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
     weights, kept = (sharded(each, mesh, [Shard(0)] * mesh.ndim) for each in (values, masks))
-    inputs = distribute_tensor(x, mesh, [Replicate()] * mesh.ndim, src_data_rank=None)
+    inputs = distribute_tensor(x, mesh, [Replicate()] * mesh.ndim, **SILENTLY)
 
     def loss(params, masks, x):
         return torch.func.functional_call(net, ml.apply(params, masks), (x,)).square().mean()
@@ -200,7 +200,7 @@ def flows(mesh):
     def model(p, x):
         return (x @ p["1"].T) @ p["2"].T
 
-    inputs = distribute_tensor(x, mesh, [Replicate()], src_data_rank=None)
+    inputs = distribute_tensor(x, mesh, [Replicate()], **SILENTLY)
     close(scores.synflow(weights, model, inputs), scores.synflow(values, model, x))
 
 

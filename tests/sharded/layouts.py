@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import numpy as np
@@ -12,6 +13,11 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from masklib._shards._layout import layout, like, local
 from masklib._shards._wire import Wire
 
+HAS_SOURCE = "src_data_rank" in inspect.signature(distribute_tensor).parameters
+SILENTLY = {"src_data_rank": None} if HAS_SOURCE else {}  # torch 2.6 sends from the first rank what all have
+
+# FSDP of what tensor parallelism cut along the same dim; torch 2.6 does it in even parts only
+STRIDED = [(_StridedShard(0, split_factor=2), Shard(0))] if HAS_SOURCE else []
 PLACEMENTS = {  # by mesh
     (1,): [(Shard(0),)],
     (2,): [(Shard(0),), (Shard(1),), (Replicate(),)],
@@ -23,7 +29,7 @@ PLACEMENTS = {  # by mesh
         (Shard(0), Shard(0)),
         (Shard(0), Shard(1)),
         (Shard(1), Shard(0)),
-        (_StridedShard(0, split_factor=2), Shard(0)),  # FSDP of what tensor parallelism cut along the same dim
+        *STRIDED,
         (Replicate(), Replicate()),
     ],
 }
@@ -33,7 +39,7 @@ CASES = [(mesh, placements) for mesh, each in PLACEMENTS.items() for placements 
 def shard(tensor, mesh, placements):
     """A plain tensor that all ranks have as a DTensor; dims that it has not are replicated."""
     fitting = [Replicate() if getattr(p, "dim", 0) >= tensor.dim() else p for p in placements]
-    return distribute_tensor(tensor, mesh, fitting, src_data_rank=None)
+    return distribute_tensor(tensor, mesh, fitting, **SILENTLY)
 
 
 def lies(mesh, shape, placements):
