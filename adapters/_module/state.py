@@ -75,8 +75,10 @@ def look(module: nn.Module, name: str) -> None:
 
 def peek(module: nn.Module, name: str) -> Any:
     """The tensor behind a name, if there is one."""
-    table = module._parameters if isinstance(module, nn.Module) else {}
-    return table.get(f"{name}_orig" if is_marked(module, name) else name) if isinstance(name, str) else None
+    if not isinstance(module, nn.Module) or not isinstance(name, str):
+        return None
+    stored = f"{name}_orig" if is_marked(module, name) else name
+    return module._parameters[stored] if stored in module._parameters else None  # a scripted module's has no `get`
 
 
 def alive_at(places: Iterable[Place]) -> Tensor | None:

@@ -171,8 +171,11 @@ def test_distributed_data_parallel(model, tmp_path):
         mesh = torch.distributed.init_device_mesh("cpu", (1,))
         sharded = nn.Linear(4, 4)
         sharded.weight = nn.Parameter(torch.distributed.tensor.distribute_tensor(sharded.weight.detach(), mesh))
-        with pytest.raises(TypeError, match="DTensor"):
-            prune.l1_unstructured(sharded, "weight", 2)
+        whole = prune.l1_unstructured(
+            nn.Linear(4, 4), "weight", 2, importance_scores=sharded.weight.detach().full_tensor()
+        )
+        prune.l1_unstructured(sharded, "weight", 2)
+        assert torch.equal(sharded.weight_mask.full_tensor(), whole.weight_mask)
     finally:
         torch.distributed.destroy_process_group()
 
