@@ -77,8 +77,8 @@ def peek(module: nn.Module, name: str) -> Any:
     """The tensor behind a name, if there is one."""
     if not isinstance(module, nn.Module) or not isinstance(name, str):
         return None
-    stored = f"{name}_orig" if is_marked(module, name) else name
-    return module._parameters[stored] if stored in module._parameters else None  # a scripted module's has no `get`
+    stored = f"{name}_orig" if is_marked(module, name) else name  # the table of a scripted module has no `get`
+    return module._parameters[stored] if stored in module._parameters else None  # noqa: SIM401
 
 
 def alive_at(places: Iterable[Place]) -> Tensor | None:
