@@ -73,7 +73,7 @@ def look(module: nn.Module, name: str) -> None:
     module.__dict__[MARK][name]._seen.look(mask, module, name)
 
 
-def peek(module: nn.Module, name: str) -> Any:
+def peek(module: Any, name: Any) -> Any:
     """The tensor behind a name, if there is one."""
     if not isinstance(module, nn.Module) or not isinstance(name, str):
         return None
