@@ -215,7 +215,7 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
     name, folding = next(iter(members.items()))
     scores, live, magnitude = items
     if streamed((scores, live)):
-        return _streaming.own_pools(members, {name: scores}, {name: live}, partial(_of_part, magnitude, how_many))
+        return _streaming.own_pools(members, {name: scores}, {name: live}, partial(of_part, magnitude, how_many))
     shape = folding.rows // max(folding.items, 1), folding.items
     real = None
     if folding.padded:
@@ -225,7 +225,7 @@ def _survivors_of_own(members: Set, items: Items, values: Values, alive: Alive, 
     return selection.lowest_in_rows(*pools, real, how_many[1], how_many[0], name, magnitude)
 
 
-def _of_part(magnitude: bool, how_many: HowMany, members: Set, values: Values, alive: Alive) -> Tensor:
+def of_part(magnitude: bool, how_many: HowMany, members: Set, values: Values, alive: Alive) -> Tensor:
     """The mask of a part of a tensor that has pools of single elements."""
     ((name, folding),) = members.items()
     items = _as_they_are(members, values, alive, magnitude)

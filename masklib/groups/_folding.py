@@ -40,6 +40,9 @@ class Folding:
         where: the row (pool * items + item) of each entry, from its index along each dim, int64 tensors that broadcast
             to one another. With it, a rank of a sharded tensor folds what it has; without it, each rank works out the
             rows of all entries, which takes 16 bytes an entry of the whole tensor.
+        sides: how long a pool is along each dim, if the pools are equal boxes side by side from index 0 on; the last
+            along a dim may be shorter. `part` then folds any tensor made of whole boxes. With it, a rank of a sharded
+            tensor knows from the dims alone that pools are whole, and ranks what it has as a tensor of its own.
 
     >>> halves = Folding(None, 2, 3, lambda t: t.reshape(2, 3), lambda m: m.reshape(6))
     >>> halves.matrix(torch.arange(6))
@@ -56,6 +59,7 @@ class Folding:
     step: int = 0
     part: Callable[[Any], Folding] | None = None
     where: Callable[[Sequence[Tensor]], Tensor] | None = None
+    sides: Sequence[int] | None = None
 
     @property
     def rows(self) -> int:

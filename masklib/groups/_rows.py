@@ -31,7 +31,8 @@ class Rows:
             others = [*index[:along], *index[along + 1 :]], [*shape[:along], *shape[along + 1 :]]
             return raveled([index[along], *others[0]], [rows, *others[1]])
 
-        return Folding(rows, width, 1, into, back, False, step, self.fold, where)
+        sides = [1 if d == along else size for d, size in enumerate(shape)]
+        return Folding(rows, width, 1, into, back, False, step, self.fold, where, sides)
 
 
 def rows(dim: int = 0) -> Rows:

@@ -48,7 +48,8 @@ class Windows:
             return pool * self.of + at % self.of
 
         pools = math.prod(others) * (size + empty) // self.of
-        return Folding(pools, self.of, 1, into, back, empty > 0, 1 if along else self.of, self.fold, where)
+        sides = [self.of if d == along else 1 for d in range(len(shape))]
+        return Folding(pools, self.of, 1, into, back, empty > 0, 1 if along else self.of, self.fold, where, sides)
 
 
 def windows(of: int, dim: int = -1, *, ragged: bool = False) -> Windows:

@@ -27,7 +27,7 @@ _NONE = object()
 
 
 class Failed(NamedTuple):
-    """What a rank raised."""
+    """What a rank raised; a type that cannot be pickled is a RankError."""
 
     kind: type[BaseException]
     message: str
@@ -151,4 +151,11 @@ def _result(task: bytes, meshes: Any) -> bytes:
         function, arguments, mesh = pickle.loads(task)
         return pickle.dumps(function(meshes[mesh], *arguments))
     except BaseException as error:
-        return pickle.dumps(Failed(type(error), str(error), traceback.format_exc()))
+        return _told(Failed(type(error), str(error), traceback.format_exc()))
+
+
+def _told(failed: Failed) -> bytes:
+    try:
+        return pickle.dumps(failed)
+    except Exception:  # pytest says of the type of its own failures that it is in `builtins`
+        return pickle.dumps(failed._replace(kind=RankError))

@@ -98,3 +98,9 @@ def differs(mesh, rank):
 
 def hangs(mesh):
     time.sleep(1000)
+
+
+def fails_as_a_test(mesh):
+    import pytest
+
+    pytest.fail("as a test does")

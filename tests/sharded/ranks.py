@@ -46,7 +46,9 @@ GROUPS = [
     ml.rows(),
     ml.rows(1),
     ml.windows(4),
-    ml.windows(4, 0),
+    ml.windows(4, 0),  # cut by shards of 22 rows, whole in those of 32
+    ml.windows(5, ragged=True),
+    ml.windows(5, 0, ragged=True),
     ml.channels(p=2),
     ml.channels(1, p=1),
     ml.blocks((4, 4)),

@@ -65,3 +65,9 @@ def test_ranks_that_hang_are_ended():
     with pytest.raises(crew.RankError, match="hang"):
         own.ask(pickle.dumps((layouts.hangs, (), (1,))), (1,), 3)
     assert not own.processes[0].is_alive()
+
+
+def test_a_failure_of_pytest_is_told():
+    for result in outcomes(layouts.fails_as_a_test):
+        assert result.kind is crew.RankError
+        assert result.message == "as a test does"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import masklib as ml
 from masklib._shards._grouped import rows_of
 from masklib._shards._layout import Layout
+from masklib._shards._whole import own_folding
 from sharded import attack, layouts, ranks
 from sharded.crew import outcomes, run
 
@@ -111,3 +113,24 @@ def test_a_folding_says_where_each_entry_is(groups, shape):
     folding = groups.fold(torch.Size(shape))
     at = Layout(tuple(shape), tuple(((0, size),) for size in shape), True)
     assert torch.equal(rows_of(folding, at), rows_of(replace(folding, where=None), at))
+
+
+# ---- pools that lie in one rank -------------------------------------------------------------------------------------
+
+RUNS = [((0, 8),), ((0, 4),), ((4, 8),), ((3, 8),), ((2, 6),), ((6, 8),), ((0, 2), (4, 6)), ((0, 3), (6, 8)), ()]
+POOLS = [ml.rows(), ml.rows(1), *(ml.windows(n, dim, ragged=True) for n in (1, 2, 3, 4, 9) for dim in (0, 1))]
+
+
+@pytest.mark.parametrize("groups", POOLS)
+def test_the_dims_tell_which_pools_a_shard_has_whole(groups):
+    folding = groups.fold(torch.Size((8, 8)))
+    rows = rows_of(folding, Layout((8, 8), (((0, 8),), ((0, 8),)), True))
+    for runs in product(RUNS, RUNS):
+        at = Layout((8, 8), runs, True)
+        own, here = own_folding(folding, None, at), rows_of(folding, at)
+        touched = torch.isin(rows // folding.items, here // folding.items).sum()
+        assert (own is not None) == bool(here.numel() and touched == here.numel())
+        if own is not None:  # pool by pool, in order
+            assert torch.equal(own.matrix(here + 1)[own.matrix(here + 1) > 0], (here + 1).flatten().sort().values)
+            assert own.rows >= here.numel()
+            assert own.items == folding.items
