@@ -10,6 +10,7 @@ from masklib import __version__
 
 from ._demo import demo
 from ._info import info
+from ._perplexity import perplexity
 from ._prune import prune
 
 app = typer.Typer(
@@ -36,5 +37,5 @@ def _masklib(
     """Pruning for PyTorch."""
 
 
-for _command in (demo, info, prune):
+for _command in (demo, info, perplexity, prune):
     app.command()(_command)

@@ -60,7 +60,8 @@ def _said(error: Any, command: Any) -> str:
     if kind == "NoArgsIsHelpError" or message.startswith("Missing command"):
         return f"required: command, one of {', '.join(sorted(command.commands))}"
     if kind == "MissingParameter":
-        return f"{error.param.name.upper()} is missing"
+        is_option = error.param.param_type_name == "option"
+        return f"{error.param.opts[0] if is_option else error.param.name.upper()} is missing"
     return (message if message.startswith("`") or kind == "BadCall" else error.format_message()).rstrip(".")
 
 

@@ -1,5 +1,6 @@
 """A model pruned once, block by block, with a few batches to calibrate on: Wanda, RIA, SparseGPT, ADMM."""
 
+from ._perplexity import perplexity as perplexity
 from ._report import Layer as Layer
 from ._report import Pruned as Pruned
 from ._rules import Rule as Rule

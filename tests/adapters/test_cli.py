@@ -125,7 +125,7 @@ def test_info_reads_masks_pickles_and_folders(folder, capsys):
 
 S = "prune s.safetensors t.safetensors"
 BAD_CALLS = {
-    "": "masklib: required: command, one of demo, info, prune. See masklib --help.",
+    "": "masklib: required: command, one of demo, info, perplexity, prune. See masklib --help.",
     "prun": "No such command 'prun'",
     "--nope": "No such option: --nope",
     "prune": "masklib prune: SOURCE is missing. See masklib prune --help.",

@@ -64,12 +64,6 @@ def texts(tokenizer: Any, seed: int, samples: int, length: int) -> tuple[list[Te
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module, windows: list[Tensor]) -> float:
-    losses = [float(model(w, labels=w).loss) for w in windows]
-    return float(torch.tensor(losses, dtype=torch.float64).mean().exp())
-
-
-@torch.no_grad()
 def inputs_of(model: nn.Module, names: list[str], windows: list[Tensor]) -> dict[str, Tensor]:
     """What comes into some layers, (tokens, in)."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -115,7 +109,7 @@ def main() -> None:
     calibration, test = texts(tokenizer, asked.seed, asked.samples, asked.length)
     if asked.layers:
         return layers(model, calibration, test, asked.patterns.split(","))
-    print(f"dense {perplexity(model, test):.2f}", flush=True)
+    print(f"dense {oneshot.perplexity(model, test):.2f}", flush=True)
     for pattern in asked.patterns.split(","):
         number, options = PATTERNS[pattern]
         for rule in asked.rules.split(","):
@@ -123,9 +117,8 @@ def main() -> None:
             start = time.process_time()
             pruned = oneshot.prune(twin, calibration, RULES[rule](**options), **number)
             seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
-            print(
-                f"{pattern:4s} {rule:10s} {perplexity(twin, test):8.2f}   {dead:.3f} dead, {seconds:.0f} s", flush=True
-            )
+            reached = oneshot.perplexity(twin, test)
+            print(f"{pattern:4s} {rule:10s} {reached:8.2f}   {dead:.3f} dead, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

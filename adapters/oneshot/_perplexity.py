@@ -1,0 +1,79 @@
+"""Perplexity: what a language model makes of a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._module.values import a_module
+from ._blocks import quiet
+
+
+def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
+    """Measure how well a causal language model predicts the next token of some windows of text.
+
+        exp(mean over tokens t of -log p(x_t | those before x_t in its window))
+
+    Args:
+        model: called with `input_ids=`, it gives `.logits` (batch, length, vocabulary) or these themselves; it is run
+            without dropout, caches and gradients, and comes back in the mode it was in.
+        windows: token ids, integers (length,) or (batch, length), of at least two tokens each.
+
+    Returns:
+        The perplexity: 1 for a model that is always sure and right, the size of the vocabulary for one that guesses.
+
+    Raises:
+        TypeError: if `model` is no module, or a window holds no integers.
+        ValueError: if there are no windows, one has fewer than two tokens, or the model gives no finite loss.
+
+    >>> class Guess(nn.Module):
+    ...     def forward(self, input_ids):
+    ...         return torch.zeros(*input_ids.shape, 50)
+    >>> round(perplexity(Guess(), [torch.arange(8)]), 6)
+    50.0
+
+    Reference: Jelinek et al., "Perplexity, a measure of the difficulty of speech recognition tasks", 1977.
+    """
+    a_module(model, "model")
+    total, count = 0.0, 0
+    with torch.no_grad(), quiet(model):
+        for window in map(_ids, windows):
+            logits = _logits(model(input_ids=window))
+            total += _loss(logits[:, :-1], window[:, 1:].to(logits.device))
+            count += window[:, 1:].numel()
+    if not count:
+        raise ValueError("`windows` must hold at least one window of tokens, got none. For example ids.split(512).")
+    if not math.isfinite(total):
+        raise ValueError(f"`model` gives a loss that is not finite, {total}. Are its weights finite?")
+    return math.exp(min(total / count, 700.0))
+
+
+def _ids(window: Any) -> Tensor:
+    """A window as (batch, length)."""
+    if not isinstance(window, Tensor) or window.is_floating_point() or window.dtype == torch.bool:
+        kind = window.dtype if isinstance(window, Tensor) else type(window).__name__
+        raise TypeError(f"`windows` must hold tensors of token ids, got {kind}. For example ids.split(512).")
+    ids = window[None] if window.dim() == 1 else window
+    if ids.dim() != 2 or ids.shape[1] < 2:
+        raise ValueError(f"`windows` must be of at least two tokens, (length,) or (batch, length), got {window.shape}.")
+    return ids
+
+
+def _logits(output: Any) -> Tensor:
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.dim() != 3:
+        raise TypeError(
+            f"`model` must give logits of (batch, length, vocabulary), got {type(output).__name__}. "
+            "For example a model of transformers' AutoModelForCausalLM."
+        )
+    return logits
+
+
+def _loss(logits: Tensor, targets: Tensor) -> float:
+    """The sum over the tokens, in float32 at least."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return float(losses.double().sum())
