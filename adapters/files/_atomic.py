@@ -7,6 +7,7 @@ is told by its lock, which the system takes from the dead: a live one is never t
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import os
@@ -30,6 +31,8 @@ except ModuleNotFoundError:  # not on this system: what is left over stays
 
 # A folder that may not be read, or on a file system that cannot flush one: all that can be done has been done.
 _CANNOT_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+# What is being written, and by which process. An interruption may come when a file is made and nobody holds its name.
+_begun: dict[Path, int] = {}
 _ATTEMPTS = 100  # to make a folder: one has been enough wherever processes swept one another's
 
 
@@ -63,6 +66,7 @@ def whole_file(path: Any, argument: str = "path") -> Iterator[Sink]:
         raise
     finally:
         os.close(number)
+        _begun.pop(name, None)
     _renamed(target)
 
 
@@ -95,6 +99,7 @@ def whole_folder(path: Any, argument: str = "target") -> Iterator[Path]:
         raise
     finally:
         os.close(number)
+        _begun.pop(name, None)
     _renamed(target)
 
 
@@ -132,6 +137,7 @@ def _made(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make and lock something beside the target, with its permissions if it is there already."""
     while True:
         name = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
+        _begun[name] = os.getpid()
         number = make(name)
         try:
             _lock(number, wait=True)
@@ -143,6 +149,14 @@ def _made(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
             _remove(name)
             raise
         os.close(number)
+
+
+@atexit.register
+def _remove_begun() -> None:
+    """Remove what was begun and neither finished nor given up; a fork leaves alone what its parent writes."""
+    for name, process in _begun.items():
+        if process == os.getpid():
+            _remove(name)
 
 
 def _is_at(name: Path, number: int) -> bool:

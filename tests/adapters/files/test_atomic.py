@@ -448,3 +448,34 @@ def test_many_at_once(tmp_path, code):
         _, said = process.communicate()
         assert (process.returncode, said) == (0, b"")
     assert names(tmp_path) == ([] if code is FOLDERS else ["x"])
+
+
+@pytest.mark.parametrize(("make", "begin"), [("_new_file", write), ("_new_folder", fill)])
+def test_an_interruption_right_after_something_is_made_leaves_nothing_when_the_process_ends(
+    make, begin, tmp_path, monkeypatch
+):
+    """A signal may come between two lines, when a file is there and nobody holds its name yet."""
+    real = getattr(_atomic, make)
+
+    def interrupted(name):
+        os.close(real(name))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_atomic, make, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "a")
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # a fork of it
+    _atomic._remove_begun()
+    assert len(names(tmp_path)) == 1
+    monkeypatch.undo()
+    _atomic._remove_begun()
+    assert names(tmp_path) == []
+
+
+def test_what_is_finished_or_given_up_is_not_begun(tmp_path):
+    before = dict(_atomic._begun)
+    write(tmp_path / "a")
+    fill(tmp_path / "b")
+    with pytest.raises(ValueError, match="x"), whole_file(tmp_path / "c"):
+        raise ValueError("x")
+    assert _atomic._begun == before
