@@ -18,7 +18,8 @@ def number(option: str, kind: type, low: float, high: float) -> Callable[[Any], 
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise typer.BadParameter(f"`{option}` must be {kind.__name__} in [{low}, {high}], got {text!r}")
+            hint = f". For example {option} 0.5" if (low, high) == (0, 1) else ""
+            raise typer.BadParameter(f"`{option}` must be {kind.__name__} in [{low}, {high}], got {text!r}{hint}")
         return value
 
     parse.__name__ = kind.__name__  # what the help shows

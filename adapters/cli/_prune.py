@@ -22,7 +22,7 @@ _METHODS = "; ".join(f"{name}: {kind.help}" for name, kind in METHODS.items())
 def prune(
     source: Annotated[Path, typer.Argument(help="A .safetensors file, or a folder of them.", show_default=False)],
     target: Annotated[
-        Path | None, typer.Argument(help="A file for a file, a new folder for a folder.", show_default=False)
+        str | None, typer.Argument(help="A file for a file, a new folder for a folder.", show_default=False)
     ] = None,
     sparsity: Annotated[
         float | None,
@@ -91,7 +91,7 @@ def progress() -> Iterator[Any]:
         yield tell
 
 
-def _show(report: Any, place: Path | None) -> None:
+def _show(report: Any, place: str | None) -> None:
     """The table, and what it does not say, on stderr."""
     rows = [
         (name, "x".join(map(str, t.shape)), str(t.dtype).removeprefix("torch."), f"{t.dead:,}", percent(t.sparsity))

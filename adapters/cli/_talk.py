@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 FAILED, BAD_CALL, INTERRUPTED = 1, 2, 130
@@ -35,6 +37,8 @@ def talking(app: Any, arguments: Sequence[str] | None) -> int:
     usage: Any = typer.BadParameter.__base__  # of click, or of the copy that typer has had of it since 0.20 or so
     command: Any = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:
+        _as_a_process()
     try:
         status = command.main(args=given, prog_name="masklib", standalone_mode=False)
         sys.stdout.flush()
@@ -52,6 +56,24 @@ def talking(app: Any, arguments: Sequence[str] | None) -> int:
     if status == INTERRUPTED:  # which newer versions of typer return
         print("masklib: interrupted; no target was written.", file=sys.stderr)
     return int(status or 0)
+
+
+def _as_a_process() -> None:
+    """Write to nowhere where a stream is closed, print what a stream has no letters for, and clean up when ended."""
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115, to the end
+    streams: Any = sys.stdout, sys.stderr
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):  # that of a notebook has not
+            stream.reconfigure(errors="backslashreplace")
+    for name in ("SIGTERM", "SIGHUP"):  # a file that is half written would stay, were there no exception
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, _ended)
+
+
+def _ended(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _said(error: Any, command: Any) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -134,7 +137,7 @@ BAD_CALLS = {
     f"{S} u --sparsity 0.5": "unexpected extra argument",
     S: "how many go is not said: give --sparsity 0.5, or --keep 2 --of 4.",
     f"{S} --sparsity": "'--sparsity' requires an argument",
-    f"{S} --sparsity 1.5": "`--sparsity` must be float in [0, 1], got '1.5'.",
+    f"{S} --sparsity 1.5": "`--sparsity` must be float in [0, 1], got '1.5'. For example --sparsity 0.5. See",
     f"{S} --sparsity half": "`--sparsity` must be float in [0, 1], got 'half'.",
     f"{S} --sparsity nan": "`--sparsity` must be float in [0, 1], got 'nan'.",
     f"{S} --keep 2": "`--keep` needs `--of`, for example --keep 2 --of 4.",
@@ -156,12 +159,16 @@ BAD_CALLS = {
     "demo --rounds 0": "`--rounds` must be int in [1, 100], got '0'.",
 }
 FAILURES = {
-    "prune nowhere t.safetensors --sparsity 0.5": "'nowhere' cannot be read: No such file or directory",
+    "prune nowhere t.safetensors --sparsity 0.5": "`source` 'nowhere' cannot be read: No such file or directory.",
+    "prune ~/s.safetensors t.safetensors --sparsity 0.5": "Pass os.path.expanduser('~/s.safetensors').",
+    "prune s.safetensors ~ --sparsity 0.5": "`target` must be a path that the system knows, got '~'",
+    "prune s.safetensors new/ --sparsity 0.5": "For example 'new/model.safetensors'.",
+    "prune s.safetensors t.bin --sparsity 0.5": "Pass 't.safetensors'.",
     "prune s.safetensors . --sparsity 0.5": "`target` must be a file or new",
-    "prune s.safetensors no/t.safetensors --sparsity 0.5": "'no' cannot be found",
+    "prune s.safetensors no/t.safetensors --sparsity 0.5": "`target` 'no' cannot be found: ",
     f"{S} --sparsity 0.5 --names nothing": "`names` has ['nothing'], which fit no tensor.",
-    f"{S} --sparsity 0.5 --masks s.safetensors": "it is no file of masks",
-    f"{S} --sparsity 0.5 --masks nowhere": "'nowhere' cannot be read",
+    f"{S} --sparsity 0.5 --masks s.safetensors": "`masks` must be a file of masks of this version",
+    f"{S} --sparsity 0.5 --masks nowhere": "`masks` 'nowhere' cannot be read",
     f"{S} --keep 2 --of 3": "`of` must divide the size 8 of dim -1, got 3.",
     f"{S} --sparsity 0.5 --method ln --dim 7": "`dim` must be a dimension of shape (8, 8), got 7.",
     "info nowhere": "'nowhere' cannot be read: No such file or directory",
@@ -181,7 +188,7 @@ def test_what_goes_wrong_is_one_sentence(text, status, folder, capsys):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("text", ["--help", "prune --help", "info --help", "demo --help"])
+@pytest.mark.parametrize("text", ["--help", "-h", "prune --help", "prune -h", "info --help", "demo --help"])
 def test_help_is_printed(text, capsys):
     status, out, err = run(text, capsys)
     assert (status, err) == (0, "")
@@ -222,3 +229,47 @@ def test_a_reader_who_leaves_is_no_failure_of_ours(options, folder, monkeypatch,
     with os.fdopen(writer, "w") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
         assert run(f"info s.safetensors{options}", capsys) == (1, "", "")
+
+
+# ---- as a process of its own ----------------------------------------------------------------------------------------
+
+
+def process(text, **options):
+    return subprocess.Popen([sys.executable, "-m", "masklib.adapters.cli", *text.split()], **options)
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_written_to_nowhere(closed, folder):
+    """As of a job that some schedulers start."""
+    text = "prune s.safetensors t.safetensors --sparsity 0.5 --json"
+    started = process(text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=partial(os.close, closed))
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 0, err
+    assert b"Traceback" not in out + err
+    assert (folder / "t.safetensors").exists()
+
+
+def test_names_that_a_stream_has_no_letters_for_are_printed(folder):
+    os.rename("s.safetensors", b"caf\xe9.safetensors")
+    arguments = [sys.executable, "-m", "masklib.adapters.cli", "info", b"caf\xe9.safetensors"]
+    done = subprocess.run(arguments, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"a.weight" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_ended_leaves_nothing_over(number, folder):
+    """The terminal is closed, or the machine is shut down: what is half written is as large as the model."""
+    save_file({f"{i}.weight": torch.randn(1024, 2048) for i in range(24)}, "s.safetensors")
+    started = process("prune s.safetensors t.safetensors --sparsity 0.5", stderr=subprocess.PIPE)
+    end = time.monotonic() + 120
+    while not any(n.endswith(".tmp") for n in os.listdir()) and started.poll() is None and time.monotonic() < end:
+        time.sleep(0.001)
+    started.send_signal(number)
+    started.communicate(timeout=120)
+    left = set(os.listdir())
+    if started.returncode == 0:  # it was ready
+        left.remove("t.safetensors")
+    else:
+        assert started.returncode == 128 + number
+    assert left == {"s.safetensors"}
