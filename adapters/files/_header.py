@@ -21,6 +21,7 @@ from ._names import broken, shown, told, wrong_name
 from ._second import agrees
 
 LONGEST = 100_000_000  # bytes of a header: the library's own limit
+_NO_FILE = "a pipe or a device", "Save what comes out of it as a file"
 _DIMS = 64  # of a shape: what torch and numpy can work with
 
 
@@ -88,7 +89,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     with told(path, "read"):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise broken(path, "it is a folder" if stat.S_ISDIR(mode) else "it is no ordinary file")
+            what, way = ("a folder", "Pass the files in it") if stat.S_ISDIR(mode) else _NO_FILE
+            raise ValueError(f"`path` must be an ordinary file, got {str(path)!r}, which is {what}. {way}.")
         file = open(path, "rb", buffering=0)  # noqa: SIM115, closed below
     with file:
         yield file

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from masklib.selection._streamed import runs
 from ._bits import ones, rows_and_columns, unpack
 from ._header import Entry, opened, read_header, unchanged
 from ._masks import load_masks, read_metadata
-from ._names import a_path, broken
+from ._names import a_path, broken, named, shown
 from ._reading import Counter, Reading
 
 
@@ -26,8 +27,15 @@ def given_masks(masks: Any) -> Iterator[Any]:
     """Masks by name as they are, and those of a file as a stream."""
     if masks is None or isinstance(masks, Mapping):
         yield masks
+    elif not isinstance(masks, (str, os.PathLike)):
+        raise TypeError(
+            f"`masks` must be bool tensors by name, or the path of a file of save_masks, got {shown(masks)}. "
+            "For example masks=load_masks(path).masks."
+        )
     else:
-        with streamed_masks(masks) as found:
+        with ExitStack() as stack:
+            with named("masks"):
+                found = stack.enter_context(streamed_masks(masks))
             yield found
 
 

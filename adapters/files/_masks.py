@@ -160,8 +160,9 @@ def read_metadata(header: Header) -> tuple[dict[str, Any], tuple[Told, ...]]:
     """What the header says of the masks, and the history."""
     path, metadata = header.path, header.metadata
     if metadata.get("layout") != LAYOUT or set(metadata) != {*_TEXTS, "crc32"}:
-        raise broken(
-            path, f"it is no file of masks of this version (layout {LAYOUT!r}), its metadata are {shown(metadata)}"
+        raise ValueError(
+            f"`path` must be a file of masks of this version (layout {LAYOUT!r}), got {str(path)!r}, whose metadata "
+            f"are {shown(metadata)}. Pass what save_masks wrote."
         )
     if metadata["crc32"] != _checksum(metadata):
         raise broken(path, "its metadata have been changed (the checksum disagrees)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_CONTROL = re.compile("[\0-\x1f\x7f]")
+# Of ASCII and of Latin-1, some of which terminals obey; line ends of Unicode; marks that turn the direction of writing.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _OUTSIDE = re.compile(r"^(?:[/\\]|[A-Za-z]:[/\\])|(?:^|[/\\])\.\.(?:$|[/\\])")
 _MOST = 120  # characters: a hostile header can hold a name of 100 MB
 
@@ -29,6 +31,12 @@ def a_path(value: Any, argument: str = "path") -> Path:
     text = os.fspath(value)
     if not text or "\0" in text:
         raise ValueError(f"`{argument}` must be a path, got {shown(text)}. For example 'a.safetensors'.")
+    home = Path(text).parts[:1]
+    if home and home[0].startswith("~") and not os.path.lexists(home[0]):
+        raise ValueError(
+            f"`{argument}` must be a path that the system knows, got {text!r}: only a shell reads `~` as a home. "
+            f"Pass os.path.expanduser({text!r})."
+        )
     return Path(text)
 
 
@@ -60,10 +68,30 @@ def broken(path: Any, cause: str) -> ValueError:
     return ValueError(f"`path` must hold a file that adds up, got {str(path)!r}: {cause}. Save or download it again.")
 
 
+_HINTS = {
+    ("read", errno.ENOENT): ". Relative paths start at the working directory; a model of a hub is downloaded first.",
+    ("found", errno.ENOENT): ". Make this folder first.",
+}
+
+
 @contextmanager
-def told(path: Any, what: str) -> Iterator[None]:
+def told(path: Any, what: str, argument: str = "path") -> Iterator[None]:
     """Say an error of the system in a sentence."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"`path` {str(path)!r} cannot be {what}: {error.strerror}") from error
+        hint = _HINTS.get((what, error.errno or 0), "")
+        raise OSError(error.errno, f"`{argument}` {str(path)!r} cannot be {what}: {error.strerror}{hint}") from error
+
+
+@contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Let errors that speak of `path` speak of an argument of the caller instead."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = str(getattr(error, "strerror", None) or error)
+        if not text.startswith("`path`"):
+            raise
+        text = f"`{argument}`{text.removeprefix('`path`')}"
+        raise (OSError(error.errno, text) if isinstance(error, OSError) else ValueError(text)) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -45,11 +45,16 @@ def picked(tensors: Mapping[str, Tensor], names: Names, tied: Mapping[str, str])
     found = [n for n, reason in reasons.items() if not reason]
     if not found:
         raise ValueError(
-            f"`names` picks no tensor to prune. The tensors, and why not: {shown(reasons)}. "
+            f"`names` picks no tensor to prune. The tensors, and why not: {shown(_telling(reasons))}. "
             "Pass the names of those that are meant, for example names=['fc1.weight']."
         )
     others = {n: _own(n, tensors, names) or f"tied to {first!r}" for n, first in tied.items() if reasons[first]}
     return found, {n: reason for n, reason in (reasons | others).items() if reason}
+
+
+def _telling(reasons: Mapping[str, str]) -> Mapping[str, str]:
+    """The reasons that say most: those of tensors that were named, where there are any."""
+    return {n: reason for n, reason in reasons.items() if reason != _UNNAMED} or reasons
 
 
 def _no_weight(name: str, tensor: Tensor, all_of_them: Mapping[str, Any]) -> str:
@@ -102,7 +107,7 @@ def _says(names: Callable[[str, Tensor], bool], name: str, tensor: Tensor) -> bo
 
 def _patterns(names: Any, tensors: Mapping[str, Any]) -> list[str]:
     """Read names and globs, each of which must fit a tensor."""
-    patterns = list(names) if isinstance(names, (list, tuple, set, frozenset)) else [names]
+    patterns = list(names) if isinstance(names, (list, tuple, Set, Mapping, Iterator)) else [names]
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(

@@ -18,7 +18,8 @@ from ._rewriting import Plan, rewrite
 from ._targets import file_target, folder_target
 
 # Weights in another format would be the old ones, and which of them are read is not ours to say.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".index.json")
+_OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".json")
+_WEIGHTS = (".safetensors", *_OTHERS[:-1], ".index.json")
 _BLOCK = 2**20
 
 
@@ -30,6 +31,11 @@ def place_of(checkpoint: Checkpoint, source: Path, target: Any) -> Path:
         raise ValueError(
             f"`target` must be a folder, as `source` is one, got {str(place)!r}. Pass another name, or the file of "
             f"`source` alone: {str(checkpoint.files[0])!r}."
+        )
+    if not folder and place.name.endswith(_OTHERS):
+        raise ValueError(
+            f"`target` must be a safetensors file, as `source` is one, got {str(place)!r}, which readers take for "
+            f"another format by its name. Pass {str(place.with_suffix('.safetensors'))!r}."
         )
     needed = sum(header.size for header in checkpoint.headers.values())
     with told(place.parent, "found"):

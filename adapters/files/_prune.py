@@ -12,7 +12,7 @@ from masklib import _read, algebra, history
 
 from ._checkpoint import Checkpoint, open_checkpoint
 from ._mask_stream import given_masks
-from ._names import a_path, shown
+from ._names import a_path, named, shown
 from ._picking import Names, as_ranked, picked
 from ._places import is_folder, place_of, write_file, write_folder
 from ._reading import Counter, Reading, reading
@@ -67,7 +67,8 @@ def prune_checkpoint(
     path, step = a_path(source, "source"), _step(method)
     if progress is not None:
         _read.function(progress, "progress", "progress=print")
-    checkpoint = _streamable(path)
+    with named("source"):
+        checkpoint = _streamable(path)
     place = None if target is None else place_of(checkpoint, path, target)
     counter, left = Counter(progress), list[str]()
     with reading(checkpoint, counter) as files, given_masks(masks) as given:

@@ -14,6 +14,11 @@ from ._names import a_path, told
 def file_target(value: Any, argument: str = "path") -> Path:
     """Refuse what a file cannot take the place of; nothing is written yet."""
     path = a_path(value, argument)
+    if os.fspath(value).endswith("/"):
+        raise ValueError(
+            f"`{argument}` must be a file, got {os.fspath(value)!r}, which ends as a folder does. "
+            f"For example {str(path / 'model.safetensors')!r}."
+        )
     mode = _mode(path, argument)
     if mode is not None and not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
@@ -43,9 +48,9 @@ def folder_target(value: Any, argument: str = "target") -> Path:
 
 def _mode(path: Path, argument: str) -> int | None:
     """What kind of thing is there; None for nothing. The folder around it must be there."""
-    with told(path.parent, "found"):
+    with told(path.parent, "found", argument):
         os.stat(path.parent)
-    with told(path, "found"):
+    with told(path, "found", argument):
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:

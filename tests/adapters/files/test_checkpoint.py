@@ -350,7 +350,7 @@ def test_folders_without_one_checkpoint_are_refused(tmp_path):
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(ValueError, match="it is no ordinary file"):
+        with pytest.raises(ValueError, match=r"must be an ordinary file, got .* which is a pipe or a device\. Save"):
             open_checkpoint(path)
     with pytest.raises(FileNotFoundError, match=r"`path` .* cannot be read: No such file"):
         open_checkpoint(tmp_path / "nothing")
@@ -363,5 +363,5 @@ def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="got an empty list"):
         open_checkpoint([])
     folder = one_file(tmp_path / "folder")
-    with pytest.raises(ValueError, match="it is a folder"):
+    with pytest.raises(ValueError, match=r"which is a folder\. Pass the files in it\."):
         open_checkpoint([folder])

@@ -99,6 +99,8 @@ BAD = {
     "an absolute name": (file_of({"/etc/x": one()["w"]}, EIGHT), "out of its folder"),
     "a drive": (file_of({"C:\\x": one()["w"]}, EIGHT), "out of its folder"),
     "NUL": (file_of({"a\0": one()["w"]}, EIGHT), "a control character"),
+    "a control of Latin-1": (file_of({"a\x9b31m": one()["w"]}, EIGHT), "a control character"),
+    "a turned name": (file_of({"a\u202eb": one()["w"]}, EIGHT), "a control character"),
     "a line end": (file_of({"a\n": one()["w"]}, EIGHT), "a control character"),
     "half a character": (file_of('{"\\ud800":{' + GOOD + "}}", EIGHT), "half of a character"),
     "a long name": (file_of({"\n" * 10**5: one()["w"]}, EIGHT), "a control character"),

@@ -303,9 +303,9 @@ def forged(path, data=None, **changes):
 
 
 FORGED = {
-    "no metadata": ({"layout": None}, "it is no file of masks"),
-    "another layout": ({"layout": "masks 2"}, "it is no file of masks of this version"),
-    "more metadata": ({"more": "x"}, "it is no file of masks"),
+    "no metadata": ({"layout": None}, "must be a file of masks"),
+    "another layout": ({"layout": "masks 2"}, "must be a file of masks of this version"),
+    "more metadata": ({"more": "x"}, "must be a file of masks"),
     "a checksum": ({"crc32": "0"}, "its metadata have been changed"),
     "masks no JSON": ({"masks": "{"}, "`masks` of the metadata is not JSON"),
     "masks a list": ({"masks": "[]"}, "must be an object"),
@@ -341,12 +341,12 @@ def test_what_does_not_add_up_is_refused(what, path):
     changes, message = FORGED[what]
     with pytest.raises(ValueError, match=message) as caught:
         load_masks(forged(path, **changes))
-    assert str(caught.value).startswith("`path` must hold a file that adds up")
+    assert str(caught.value).startswith("`path` must ")
 
 
 def test_other_files_are_refused(path):
     safetensors.torch.save_file({"w": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="it is no file of masks"):
+    with pytest.raises(ValueError, match=r"`path` must be a file of masks .* Pass what save_masks wrote\."):
         load_masks(path)
     with pytest.raises(FileNotFoundError, match="cannot be read: No such file"):
         load_masks(path.parent / "nothing")
@@ -363,7 +363,7 @@ def refused(path, data):
     try:
         loaded = load_masks(path)
     except ValueError as error:
-        return str(error).startswith("`path` must hold a file that adds up")
+        return str(error).startswith("`path` must ")
     assert equal(loaded.masks, FEW)
     assert loaded.history == ({"method": "l1_unstructured", "with": {"amount": 0.5}},)
     assert loaded.version == ml.__version__

@@ -320,7 +320,17 @@ BAD = {
     "`names` has ['nothing.*'], which fit no tensor": lambda a, b: prune_checkpoint(a, b, HALF, names="nothing.*"),
     "`names('": lambda a, b: prune_checkpoint(a, b, HALF, names=lambda n, t: None),
     "`names` picks no tensor to prune": lambda a, b: prune_checkpoint(a, b, HALF, names=[]),
-    "`masks` must be a path": lambda a, b: prune_checkpoint(a, b, HALF, masks=3),
+    "`masks` must be bool tensors by name, or the path": lambda a, b: prune_checkpoint(a, b, HALF, masks=3),
+    "For example masks=load_masks(path).masks.": lambda a, b: prune_checkpoint(a, b, HALF, masks=({}, (), "0.1")),
+    "`masks` must be a file of masks of this version": lambda a, b: prune_checkpoint(a, b, HALF, masks=a),
+    "`source` 'no' cannot be read: No such file": lambda a, b: prune_checkpoint("no", b, HALF),
+    "`target` 'no' cannot be found: No such file": lambda a, b: prune_checkpoint(a, "no/b.safetensors", HALF),
+    "`target` must be a path that the system knows, got '~/b'": lambda a, b: prune_checkpoint(a, "~/b", HALF),
+    "`target` must be a file, got 'b/', which ends as a folder does": lambda a, b: prune_checkpoint(a, "b/", HALF),
+    "Pass 'b.safetensors'.": lambda a, b: prune_checkpoint(a, "b.bin", HALF),
+    "why not: {'model.norm.weight': 'of one dim'}. Pass": lambda a, b: prune_checkpoint(
+        a, b, HALF, names="model.norm*"
+    ),
     "`masks` of 'model.layers.0.q.weight' must be bool": lambda a, b: prune_checkpoint(
         a, b, HALF, masks={"model.layers.0.q.weight": torch.ones(8, 8)}
     ),
@@ -330,7 +340,6 @@ BAD = {
     "got 'x', which stays as it is: it has no such tensor": lambda a, b: prune_checkpoint(
         a, b, HALF, masks={"x": torch.ones(3) > 0}
     ),
-    "it is no file of masks": lambda a, b: prune_checkpoint(a, b, HALF, masks=a),
     "`progress` must be callable": lambda a, b: prune_checkpoint(a, b, HALF, progress=3),
     "must be real floating or integer": lambda a, b: prune_checkpoint(a, b, HALF, names=lambda n, t: n == "flags"),
 }  # fmt: skip
@@ -346,6 +355,12 @@ def test_a_bad_call_has_a_sentence_and_writes_nothing(message, tmp_path):
     assert message.strip() in str(caught.value)
     assert os.listdir(tmp_path) == ["a.safetensors"]
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [dict.fromkeys(["*.q.weight"]), {"*.q.weight": 1}.keys(), iter(["*.q.weight"])])
+def test_names_may_be_any_iterable(names, file):
+    found = prune_checkpoint(file, None, HALF, names=names).tensors
+    assert list(found) == [n for n in open_checkpoint(file) if n.endswith("q.weight")]
 
 
 def test_wrong_things_are_told_in_our_words(file, tmp_path, monkeypatch):
