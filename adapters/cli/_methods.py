@@ -69,6 +69,13 @@ def chosen(choice: Choice) -> Method:
 
 def n_of_m(weights: Any, default_mask: Any = None, *, keep: Any, of: Any, key: Any) -> Any:
     """The highest magnitudes, or random ones, of each window along the inputs."""
+    ragged = {name: w.shape[-1] for name, w in weights.items() if w.shape[-1] % of}
+    if ragged:
+        name, inputs = next(iter(ragged.items()))
+        raise BadCall(
+            f"`--of` must divide the inputs of each weight, got {of} for the {inputs} of {name!r}"
+            f"{f' and {len(ragged) - 1} more' if len(ragged) > 1 else ''}; choose others by `--names`"
+        )
     return ml.n_of_m(_ranked(weights, key), default_mask, keep=keep, of=of)
 
 

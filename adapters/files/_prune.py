@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def prune_checkpoint(
     with named("source"):
         checkpoint = _streamable(path)
     place = None if target is None else place_of(checkpoint, path, target)
+    _refuse_masks_as_target(masks, place)
     counter, left = Counter(progress), list[str]()
     with reading(checkpoint, counter) as files, given_masks(masks) as given:
         plan, tied, skipped = _planned(checkpoint, files, step, names, given)
@@ -95,6 +97,14 @@ def _planned(
     kept = _read.masks(result, weights, "method(scores, default_mask)", "scores")
     twins = {name: kept[first] for name, first in tied.items() if first in kept}
     return Plan(stored, {**kept, **twins}, files.counter), tied, skipped
+
+
+def _refuse_masks_as_target(masks: Any, place: Path | None) -> None:
+    """Refuse to write over the masks."""
+    if place is None or not isinstance(masks, (str, Path)) or not (place.exists() and Path(masks).exists()):
+        return
+    if os.path.samefile(masks, place):
+        raise ValueError(f"`target` must be another file than `masks`, got {str(masks)!r} for both.")
 
 
 def _starts(masks: Any, weights: Mapping[str, Tensor], skipped: Mapping[str, str]) -> dict[str, Tensor]:

@@ -143,6 +143,7 @@ BAD_CALLS = {
     f"{S} --keep 2": "`--keep` needs `--of`, for example --keep 2 --of 4.",
     f"{S} --of 4": "`--of` needs `--keep`",
     f"{S} --keep 5 --of 4": "`--keep` must be at most `--of`, 4, got 5.",
+    f"{S} --keep 2 --of 3": "`--of` must divide the inputs of each weight, got 3 for the 8 of 'a.weight' and 1 more",
     f"{S} --keep 1.5 --of 4": "`--keep` must be int in [0, ",
     f"{S} --keep 2 --of 4 --sparsity 0.5": "`--sparsity` and `--keep` both say how many go",
     f"{S} --sparsity 0.5 --method wanda": "`--method` must be one of l1, random, ln, random-structured, got 'wanda'.",
@@ -169,7 +170,6 @@ FAILURES = {
     f"{S} --sparsity 0.5 --names nothing": "`names` has ['nothing'], which fit no tensor.",
     f"{S} --sparsity 0.5 --masks s.safetensors": "`masks` must be a file of masks of this version",
     f"{S} --sparsity 0.5 --masks nowhere": "`masks` 'nowhere' cannot be read",
-    f"{S} --keep 2 --of 3": "`of` must divide the size 8 of dim -1, got 3.",
     f"{S} --sparsity 0.5 --method ln --dim 7": "`dim` must be a dimension of shape (8, 8), got 7.",
     "info nowhere": "'nowhere' cannot be read: No such file or directory",
     "info .": "",
@@ -273,3 +273,12 @@ def test_one_that_is_ended_leaves_nothing_over(number, folder):
     else:
         assert started.returncode == 128 + number
     assert left == {"s.safetensors"}
+
+
+def test_masks_are_not_written_over(folder, capsys):
+    save_masks("m.safetensors", {"a.weight": torch.ones(8, 8, dtype=torch.bool)})
+    before = (folder / "m.safetensors").read_bytes()
+    status, _, err = run("prune s.safetensors ./m.safetensors --sparsity 0.5 --masks m.safetensors", capsys)
+    assert status == 1
+    assert "`target` must be another file than `masks`" in err
+    assert (folder / "m.safetensors").read_bytes() == before
