@@ -23,8 +23,9 @@ from masklib._shards._items import Items, ItemSet, Member
 from masklib._shards._pool import Part, Piece, lowest, part
 from masklib._shards._pools import Pools, lowest_in_pools
 from masklib._shards._refused import NaNs, refuse_unranked
-from masklib._shards._whole import whole_pools
+from masklib._shards._whole import ranked_here, whole_sets
 from masklib._shards._wire import Wire
+from masklib.groups._folding import Folding
 from masklib.groups._plan import Set
 from masklib.selection._shards import Rows
 
@@ -74,19 +75,16 @@ def _masks(wire: Wire, call: Call, key: Any) -> dict[str, Tensor]:
     parts: dict[int, Part] = {}
     finished: dict[int, list[Tensor]] = {}
     own = [i for i, members in enumerate(call.sets) if first(members).pools is not None]
-    for i in own:
-        mask = whole_pools(wire, call, i)
-        if mask is not None:
-            finished[i] = [mask]
+    whole = whole_sets(wire, call, own)
     for i, members in enumerate(call.sets):
         if i not in own and _lies_as_it_is(call, i):
             parts[i] = _part_of_elements(call, next(iter(members)))
-    others = [i for i in range(len(call.sets)) if i not in finished and i not in parts]
+    others = [i for i in range(len(call.sets)) if i not in whole and i not in parts]
     items = Items(wire, wire.agree(lambda: [_item_set(wire, call, i, key) for i in others]), call.p, call.mean)
     if others:
         parts.update(zip(others, items.parts()))
         refuse_unranked(wire, call, [i for i in others if not call.plain[i] and key is None], parts)
-    fates = _fates(wire, call, own, parts, finished)
+    fates = _fates(wire, call, own, parts, whole, finished)
     if others:
         finished.update(zip(others, items.masks([fates[i] for i in others])))
     for i, members in enumerate(call.sets):
@@ -137,7 +135,12 @@ def _ones(alive: Tensor | None) -> Tensor:
 
 
 def _fates(
-    wire: Wire, call: Call, own: Sequence[int], parts: Mapping[int, Part], finished: Mapping[int, Any]
+    wire: Wire,
+    call: Call,
+    own: Sequence[int],
+    parts: Mapping[int, Part],
+    whole: Mapping[int, Folding | None],
+    finished: dict[int, list[Tensor]],
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Which items stay, in the pool of all tensors and in the pools that sets have to themselves."""
     fates: dict[int, tuple[Tensor, Tensor]] = {}
@@ -148,7 +151,8 @@ def _fates(
         found = lowest(wire, [parts[i] for i in shared], call.number, call.counting, names, magnitude, call.floors)
     fates.update(zip(shared, found))
     for i in own:
-        if i in finished:
+        if i in whole:
+            finished[i] = [ranked_here(wire, call, i, whole[i])]
             continue
         folding, name = first(call.sets[i]), next(iter(call.sets[i]))
         pools = Pools(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,23 +17,38 @@ from masklib._shards._wire import Wire
 from masklib.groups._folding import Folding
 
 
-def whole_pools(wire: Wire, call: Call, i: int) -> Tensor | None:
-    """The mask of a tensor whose pools of single elements are whole, each on one rank; None if one is cut."""
-    members = call.sets[i]
-    if len(members) > 1 or not call.plain[i]:
-        return None
-    ((name, folding),) = members.items()
-    at, own = call.layouts[name], call.own[i].get(name) if call.own is not None and i < len(call.own) else None
+def whole_sets(wire: Wire, call: Call, sets: Sequence[int]) -> dict[int, Folding | None]:
+    """The sets of which no pool is cut on any rank, and how this rank's shard folds; None if it is empty."""
     here: list[Folding | None] = []
 
     def are_whole() -> list[int]:
-        here.append(own_folding(folding, own, at))
-        return [int(here[0] is not None or not math.prod(at.sizes))]
+        here.extend(_folding_here(call, i) for i in sets)
+        return [int(f is not None or _is_empty(call, i)) for i, f in zip(sets, here)]
 
-    if not wire.rows(are_whole, 1).all():
-        return None
+    whole = [bool(flags.all()) for flags in wire.rows(are_whole, len(sets)).T] if sets else []
+    return {i: f for i, f, flag in zip(sets, here, whole) if flag}
+
+
+def ranked_here(wire: Wire, call: Call, i: int, own: Folding | None) -> Tensor:
+    """The mask of a tensor whose pools are whole, each on one rank."""
+    ((name, folding),) = call.sets[i].items()
     with NaNs(wire, call, [name]):
-        return wire.agree(lambda: _ranked(call, name, folding, here[0]))
+        return wire.agree(lambda: _ranked(call, name, folding, own))
+
+
+def _folding_here(call: Call, i: int) -> Folding | None:
+    name, folding = next(iter(call.sets[i].items()))
+    own = call.own[i].get(name) if call.own is not None and i < len(call.own) else None
+    return own_folding(folding, own, call.layouts[name]) if _is_plain(call, i) else None
+
+
+def _is_plain(call: Call, i: int) -> bool:
+    """Whether a set is one tensor, whose entries are ranked as they are."""
+    return call.plain[i] and len(call.sets[i]) == 1
+
+
+def _is_empty(call: Call, i: int) -> bool:
+    return _is_plain(call, i) and not math.prod(call.layouts[next(iter(call.sets[i]))].sizes)
 
 
 def own_folding(folding: Folding, own: Folding | None, at: Layout) -> Folding | None:

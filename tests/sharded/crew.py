@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 WORLD = 4
 MESHES = [(1,), (2,), (3,), (4,), (2, 2), (4, 1), (1, 2)]
 SECONDS = 60
+PRELOADED = ["torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "masklib"]  # once, not by each rank
 _NONE = object()
 
 
@@ -57,7 +58,8 @@ def outcomes(function: Any, *arguments: Any, mesh: tuple[int, ...] = (2,), secon
 
 class Crew:
     def __init__(self, world: int = WORLD) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
         self._folder = tempfile.TemporaryDirectory()
         store = str(Path(self._folder.name) / "store")
         self.pipes, self.processes = [], []
