@@ -63,7 +63,7 @@ def run(seed: int, out: Path, rounds: int, sparsity: float, quick: bool) -> list
     data, console = digits(seed), Console()
     dense_epochs, epochs, rounds = (4, 1, min(rounds, 3)) if quick else (30, 6, rounds)
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeElapsedColumn()
-    with Progress(*bar, console=console) as progress:
+    with Progress(*bar, console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=dense_epochs + rounds * epochs)
         with one_thread():
             results = list(prune(data, seed, rounds, sparsity, dense_epochs, epochs, progress, task))
