@@ -102,7 +102,9 @@ def around_steps(
             real[0] = False
             after()
 
-    return Hooks(optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(end))
+    # in a compiled step masks would be constants, and each count of steps a compilation: hooks break its graph
+    hooks = [torch.compiler.disable(hook) for hook in (before, end)]
+    return Hooks(optimizer.register_step_pre_hook(hooks[0]), optimizer.register_step_post_hook(hooks[1]))
 
 
 # ---- in place -------------------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ def attach(
     zero value and zero state. `param.grad` is the dense gradient until the step, which sees it without dead entries.
 
     Args:
-        optimizer: it must hold the parameters; a wrapper of accelerate or Lightning is looked through.
+        optimizer: it must hold the parameters; a wrapper of accelerate or Lightning is looked through. Of one in
+            another (SAM), it is that whose `step()` is called.
         model: the model; one from torch.compile or DDP is looked through.
         update: how masks change, and when.
         names: dotted names of parameters, or `(name, param) -> bool`; the `adapters.weights` that the optimizer holds
@@ -46,7 +47,8 @@ def attach(
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if a name does not fit, the optimizer does not hold a parameter, or another pruning does already.
+        ValueError: if a name does not fit, the optimizer does not hold a parameter, or another pruning does already;
+            if parameters have no values yet, or are those of FullyShardedDataParallel.
 
     >>> model = nn.Linear(4, 2)
     >>> optimizer = torch.optim.AdamW(model.parameters())

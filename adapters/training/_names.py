@@ -31,8 +31,10 @@ def _parallel(module: nn.Module) -> Any:
 
 def chosen(model: nn.Module, names: Names | None, optimizer: Optimizer) -> dict[str, nn.Parameter]:
     """The parameters meant, by dotted name: the weights that the optimizer holds if nobody said which."""
+    _refuse_flat(model)
     mine = owned(optimizer)
     found = _all_weights(model, mine) if names is None else _named(model, names)
+    _refuse_empty(found)
     strangers = [name for name, param in found.items() if id(param) not in mine]
     if strangers or not found:
         raise ValueError(
@@ -40,6 +42,24 @@ def chosen(model: nn.Module, names: Names | None, optimizer: Optimizer) -> dict[
             "Make it from model.parameters(), or pass the names of what it holds, for example names=['fc1.weight']."
         )
     return found
+
+
+def _refuse_empty(params: dict[str, nn.Parameter]) -> None:
+    """Refuse parameters without values."""
+    if empty := [name for name, param in params.items() if param.is_meta]:
+        raise ValueError(
+            f"`model` must have values, but {empty} are on the meta device. Call model.to_empty(device='cpu') and "
+            "initialize or load it first."
+        )
+
+
+def _refuse_flat(model: nn.Module) -> None:
+    """Refuse what the first FSDP makes of parameters."""
+    if any(kind.__name__ == "FullyShardedDataParallel" for module in model.modules() for kind in type(module).__mro__):
+        raise ValueError(
+            "`model` is under FullyShardedDataParallel, whose parameters are flat pieces. "
+            "Shard it with torch.distributed.fsdp.fully_shard, before the optimizer is made."
+        )
 
 
 def _all_weights(model: nn.Module, mine: set[int]) -> Any:

@@ -15,7 +15,7 @@ from masklib.updates import Update
 
 from .._module.probing import keeps_zeros
 from .._module.stepping import around_steps, local, owned, same_shape, scale_of, zero_dead
-from . import _saved
+from . import _place, _saved
 from ._hold import freeze, zero
 from ._names import plain_model
 from ._report import Report, report
@@ -42,6 +42,7 @@ class Pruning:
     ) -> None:
         self._optimizer = weakref.ref(optimizer)
         self.model, self.update, self._params, self._hold = model, update, params, hold
+        self._paths = _place.paths(params)
         self.step = 0
         self.masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
         self._pruned: set[str] = set()  # whose masks kill anything; the others cost nothing
@@ -75,7 +76,9 @@ class Pruning:
 
     def report(self) -> Report:
         """Count what lives by name, and name what has no mask."""
-        return report(self.step, self.model, self.masks)
+        gone = self._optimizer() is None
+        ended = "its optimizer is gone, attach to the new one" if gone else "" if self in active else "removed"
+        return report(self.step, self.model, self.masks, ended)
 
     def remove(self) -> None:
         """End it: what is dead stays as it is until the next step moves it."""
@@ -94,7 +97,10 @@ class Pruning:
 
     @torch.no_grad()
     def mask_grads(self) -> None:
-        """Zero the gradients of dead entries now, before they are clipped, rather than when the optimizer steps."""
+        """Zero the gradients of dead entries now, before they are clipped, rather than when the optimizer steps.
+
+        Once a step, after its last backward: earlier, an update would not see the whole dense gradient.
+        """
         self._before, self._is_ready = [], True
         self._gather()
         self._decay()
@@ -153,9 +159,17 @@ class Pruning:
     @torch.no_grad()
     def _reveal(self) -> None:
         """Put back what dead entries are behind the mask, for the step to move."""
+        _place.refuse_replaced(self.model, self._params, self.masks, self._paths)
+        self._follow()
         self._zeros_last = self._left_alone and self._versions == self._versions_now()
         for name, param in self._dead() if self.update.straight_through else ():
             freeze(param, self.masks[name], self._values[name])
+
+    def _follow(self) -> None:
+        """Be where a model is that was moved after `attach`."""
+        if any(mask.device != self._params[name].device for name, mask in self.masks.items()):
+            self.masks = {name: mask.to(self._params[name].device) for name, mask in self.masks.items()}
+            self._values = {name: value.to(self._params[name].device) for name, value in self._values.items()}
 
     def _conceal(self) -> None:
         """Note what the step has made of dead entries, and hide it."""
@@ -232,6 +246,8 @@ class Pruning:
     @torch.no_grad()
     def _update(self, grads: Any) -> None:
         """Change the masks; nothing is changed if what the update returns does not fit."""
+        if self.update.rewind is not None:
+            _place.refuse_others(self.model, self._first)
         evidence = self._seen if self.update.observe is not None else grads if self.update.needs_grads else None
         params = self._detached()
         masks = _read.masks(self.update(self.step, params, dict(self.masks), evidence), params, "update(...)", "params")

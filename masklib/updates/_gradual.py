@@ -105,7 +105,7 @@ def lottery(
 
     Raises:
         TypeError: if an argument is not callable, or `rewind` is not an int.
-        ValueError: if `rewind` is negative.
+        ValueError: if `rewind` is negative, or not before the schedule's `stop`.
 
     >>> update = updates.lottery(l1_unstructured, schedules.exponential(0.5, every=10, stop=20))
     >>> [step for step in range(31) if update.due(step)]
@@ -116,6 +116,8 @@ def lottery(
     """
     _refuse(method, score, schedule=schedule, budget=budget)
     first = a_step(rewind, "rewind", 0)
+    if (stop := getattr(schedule, "stop", None)) is not None and first >= stop:
+        raise ValueError(f"`rewind` must be before the schedule's stop={stop}, or no round ends, got {first}.")
     function = partial(_gradual, method, schedule, score, budget)
     return Update(function, partial(_due_after, schedule, first), needs_grads=score is not None, rewind=first)
 

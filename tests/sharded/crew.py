@@ -24,6 +24,7 @@ WORLD = 4
 MESHES = [(1,), (2,), (3,), (4,), (2, 2), (4, 1), (1, 2)]
 SECONDS = 60
 PRELOADED = ["torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "masklib"]  # once, not by each rank
+STARTING = 600  # four interpreters that import torch took 180 s on a busy machine: no part of an answer's time
 _NONE = object()
 
 
@@ -69,6 +70,10 @@ class Crew:
             process.start()
             self.pipes.append(ours)
             self.processes.append(process)
+        end = time.monotonic() + STARTING
+        if _NONE in [self._answer(rank, end) for rank in range(world)]:
+            self.end()
+            raise RankError(f"{world} ranks did not start in {STARTING} s.")
 
     def ask(self, task: bytes, mesh: tuple[int, ...], seconds: float) -> list[Any]:
         ranks = range(_size(mesh))
@@ -136,6 +141,7 @@ def _serve(pipe: Any, rank: int, world: int, store: str) -> None:
         for m in MESHES
         if _size(m) <= world
     }
+    pipe.send_bytes(pickle.dumps("ready"))
     while True:
         try:
             task = pipe.recv_bytes()
