@@ -37,3 +37,11 @@ def test_one_pool_is_on_one_mesh():
     for failed in outcomes(trained.same_as_whole, "gradual", "AdamW", "some", mesh=(2, 2)):
         assert failed.kind is ValueError
         assert "all DTensors of one call must be on one mesh, got `scores` of '0.weight' on" in failed.message
+
+
+def test_ranks_of_ddp_agree():
+    (masks, state), (other_masks, other_state) = run(trained.replicated, mesh=(2,))
+    assert list(masks) == ["0.weight", "2.weight"]
+    assert masks == other_masks
+    assert state == other_state
+    assert sum(sum(map(sum, mask)) for mask in masks.values()) == 72

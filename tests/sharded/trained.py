@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from training_tasks import OPTIMIZERS, batch, loss_of
+from training_tasks import OPTIMIZERS, STEPS, UPDATES, batch, loss_of
 
 import masklib as ml
 from masklib import updates
@@ -100,3 +100,18 @@ def same_as_whole(mesh, name, kind, how="data"):
             torch.testing.assert_close(whole(param.detach()), plain[0].get_parameter(key).detach())
         assert run[2].report().kept == plain[2].report().kept
     assert int(ml.count(plain[2].masks)) < sum(mask.numel() for mask in plain[2].masks.values())
+
+
+def replicated(mesh):
+    """Masks and weights of a rank of DistributedDataParallel, whose gradients of half of the batches are not summed."""
+    plain = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))  # each rank's own, until DDP makes them equal
+    model = nn.parallel.DistributedDataParallel(plain, process_group=mesh.get_group())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    pruning, rank = attach(optimizer, model, UPDATES["rigl"]), mesh.get_local_rank()
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        with model.no_sync():
+            loss_of(model(batch(2 * step + rank))).backward()
+        loss_of(model(batch(100 + 2 * step + rank))).backward()
+        optimizer.step()
+    return [{n: t.tolist() for n, t in tensors.items()} for tensors in (pruning.masks, model.module.state_dict())]

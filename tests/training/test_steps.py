@@ -1,14 +1,11 @@
-"""Which steps count, and where gradients are complete: scalers, closures, wrappers, torch's fake step, ranks."""
+"""Which steps count, and where gradients are complete: scalers, closures, wrappers, torch's fake step."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-from torch.nn.parallel import DistributedDataParallel
 from training_tasks import OPTIMIZERS, STEPS, UPDATES, batch, loss_of, net, train
 
 import masklib as ml
@@ -167,34 +164,3 @@ def test_accelerate_is_looked_through():
     assert ml.sparsity(pruning.masks) == 0.75
     handle = keep_zero(wrapped, model, pruning.masks)
     handle.remove()
-
-
-def _rank(rank, port, path):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    model = DistributedDataParallel(nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
-    pruning = attach(optimizer, model, UPDATES["rigl"])
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        with model.no_sync():
-            loss_of(model(batch(2 * step + rank))).backward()
-        loss_of(model(batch(100 + 2 * step + rank))).backward()
-        optimizer.step()
-    torch.save((pruning.masks, model.module.state_dict()), f"{path}/{rank}")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow  # two processes that import torch
-def test_ranks_of_ddp_agree(tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (port, str(tmp_path)), nprocs=2)
-    (masks, state), (other_masks, other_state) = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
-    assert list(masks) == ["0.weight", "2.weight"]
-    assert all(torch.equal(m, other_masks[n]) for n, m in masks.items())
-    assert all(torch.equal(v, other_state[n]) for n, v in state.items())
-    assert int(ml.count(masks)) == 72
