@@ -36,10 +36,6 @@ def apply_rule(
     least: Any = None,
 ) -> Any:
     """Kill the lowest items of each pool; the numbers are `amount`, `keep` and `sparsity`, one of which is given."""
-    if _read.is_any_sharded(scores, default_mask):
-        from masklib._shards import _rule as shards
-
-        return shards.apply_rule(scores, default_mask, numbers, groups, by_magnitude=by_magnitude, least=least)
     number = how_many(*numbers)
     refuse_groups(groups)
     if isinstance(scores, Tensor) and least is None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from masklib import _read, groups, selection
 from masklib._amounts import how_many
+from masklib._hosts import apply_rule, kill_at_random
 from masklib._names import TensorsT, like
-from masklib._rule import apply_rule, items_of, kill, read, same_shapes
+from masklib._rule import items_of, kill, read, same_shapes
 from masklib._shards._parts import each_part, on_part
 from masklib.groups._plan import plan
 from masklib.scores import random as random_scores
@@ -174,7 +175,7 @@ def random_unstructured(
     tensor([ True,  True, False, False, False,  True])
     """
     if _read.is_any_sharded(scores, default_mask):
-        return _at_random(scores, default_mask, (amount, keep, sparsity), groups.elements(), key)
+        return kill_at_random(scores, default_mask, (amount, keep, sparsity), groups.elements(), key)
     values, _ = read(scores, default_mask)
     noise = random_scores(like(scores, values), key=key)
     return apply_rule(noise, default_mask, (amount, keep, sparsity), groups.elements())
@@ -248,7 +249,7 @@ def random_structured(
             [ True,  True]])
     """
     if _read.is_any_sharded(scores, default_mask):
-        return _at_random(scores, default_mask, (amount, keep, sparsity), groups.channels(dim), key)
+        return kill_at_random(scores, default_mask, (amount, keep, sparsity), groups.channels(dim), key)
     number, slices, seed = how_many(amount, keep, sparsity), groups.channels(dim), _read.key(key)
     values, alive = read(scores, default_mask)
     same_shapes(values, alive)
@@ -301,13 +302,6 @@ def _live_items(members: Any, values: Any, alive: Any) -> tuple[Tensor]:
     """Which items of a tensor have a live element."""
     ((name, folding),) = members.items()
     return (folding.matrix(_start(values[name], alive[name])).any(1),)
-
-
-def _at_random(scores: Any, default_mask: Any, numbers: tuple[Any, Any, Any], items: Any, key: Any) -> Any:
-    """Kill items of DTensors by noise."""
-    from masklib._shards import _rule as shards
-
-    return shards.apply_rule(scores, default_mask, numbers, items, key=key)
 
 
 def _start(scores: Tensor, alive: Tensor | None) -> Tensor:

@@ -53,21 +53,12 @@ def whole_file(path: Any, argument: str = "path") -> Iterator[Sink]:
         OSError: if the system refuses to write; the target is as it was then.
     """
     target = file_target(path, argument)
-    _sweep(target)
-    with told(target, "written"):
-        name, number = _made(target, _new_file)
-    try:
-        with sink_into(number, target) as sink:
-            yield sink
-        with told(target, "written"):
-            os.replace(name, target)
-    except BaseException:
-        _remove(name)
-        raise
-    finally:
-        os.close(number)
-        _begun.pop(name, None)
-    _renamed(target)
+
+    def finish(name: Path) -> None:
+        os.replace(name, target)
+
+    with _beside(target, _new_file, finish) as (_, number), sink_into(number, target) as sink:
+        yield sink
 
 
 @contextmanager
@@ -86,14 +77,25 @@ def whole_folder(path: Any, argument: str = "target") -> Iterator[Path]:
         OSError: if the system refuses to write; the target is as it was then.
     """
     target = folder_target(path, argument)
+
+    def finish(name: Path) -> None:
+        _flush_all(name)
+        os.rename(name, target)
+
+    with _beside(target, _new_folder, finish) as (name, _):
+        yield name
+
+
+@contextmanager
+def _beside(target: Path, make: Callable[[Path], int], finish: Callable[[Path], None]) -> Iterator[tuple[Path, int]]:
+    """Make something beside the target, and finish it when the block ends without an error; else it is removed."""
     _sweep(target)
     with told(target, "written"):
-        name, number = _made(target, _new_folder)
+        name, number = _made(target, make)
     try:
-        yield name
+        yield name, number
         with told(target, "written"):
-            _flush_all(name)
-            os.rename(name, target)
+            finish(name)
     except BaseException:
         _remove(name)
         raise
