@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from masklib import _read
-from masklib._names import Tensors, TensorsT, like
-from masklib.groups import elements
+from masklib._names import Tensors, TensorsT
 from masklib.groups._plan import folded
 from masklib.methods import compute_mask
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.surgery._blocks import refuse_others
 from masklib.surgery._factors import cholesky, curvature
-from masklib.surgery._statistics import damping_of, numbers_of, statistics_of, weights_of
+from masklib.surgery._statistics import damping_of, given, pair
 
 # What six layers of SmolLM2-135M lose on unseen text (one split), at 50 %, 2:4 and 70 %: with these 2.00, 4.12, 6.61 %.
 # Six values from 0.1 to 3: 2.02, 4.14, 6.74. Five, each twice: 2.03, 4.25, 6.64. A constant 1, ten times: 2.05, 4.27,
@@ -77,16 +76,15 @@ def admm(
     Reference: Boza, "Fast and Effective Weight Update for Pruned Large Language Models", 2024, algorithm 1; the growing
     penalty is ours.
     """
-    weights, pools = weights_of(weight), elements() if groups is None else groups
-    states = statistics_of(statistics, weight)
-    numbers = {n: numbers_of(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
-    alive = _read.default_masks(default_mask, weight)
+    weights, states, alive, numbers, pools = given(
+        weight, statistics, default_mask, groups, amount=amount, keep=keep, sparsity=sparsity
+    )
     ramp, ridge = _penalties(penalty), damping_of(damping)
     refuse_others(pools)
     for n, w in weights.items():
         folded(pools, n, w.shape, "weight")
     done = {n: _admm(n, w, states[n], alive[n], numbers[n], pools, ramp, ridge) for n, w in weights.items()}
-    return like(weight, {n: w for n, (w, _) in done.items()}), like(weight, {n: m for n, (_, m) in done.items()})
+    return pair(weight, done)
 
 
 def _admm(

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from masklib import _read
-from masklib._names import Tensors, TensorsT, like
-from masklib.groups import elements
+from masklib._names import Tensors, TensorsT
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.surgery._blocks import Blocks, chooser, runs
 from masklib.surgery._factors import surgeon
 from masklib.surgery._settle import Block, settle_block
-from masklib.surgery._statistics import damping_of, numbers_of, statistics_of, weights_of
+from masklib.surgery._statistics import damping_of, given, pair
 
 
 def sparsegpt(
@@ -69,14 +68,13 @@ def sparsegpt(
     Reference: Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2023,
     algorithm 1.
     """
-    weights, pools = weights_of(weight), elements() if groups is None else groups
-    states = statistics_of(statistics, weight)
-    numbers = {n: numbers_of(n, weights, amount=amount, keep=keep, sparsity=sparsity) for n in weights}
-    alive = _read.default_masks(default_mask, weight)
+    weights, states, alive, numbers, pools = given(
+        weight, statistics, default_mask, groups, amount=amount, keep=keep, sparsity=sparsity
+    )
     columns, ridge = _read.integer(block, "block", "block=128"), damping_of(damping)
     blocks = {n: runs(pools, n, tuple(w.shape), columns) for n, w in weights.items()}
     done = {n: _sparsegpt(n, w, states[n], alive[n], numbers[n], pools, blocks[n], ridge) for n, w in weights.items()}
-    return like(weight, {n: w for n, (w, _) in done.items()}), like(weight, {n: m for n, (_, m) in done.items()})
+    return pair(weight, done)
 
 
 def _sparsegpt(

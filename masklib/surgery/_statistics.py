@@ -9,8 +9,22 @@ from torch import Tensor
 
 from masklib import _read
 from masklib._amounts import how_many
-from masklib._names import named
+from masklib._names import like, named
+from masklib.groups import elements
 from masklib.scores._common import total_of
+
+
+def given(weight: Any, statistics: Any, default_mask: Any, groups: Any, **numbers: Any) -> tuple[Any, ...]:
+    """Read what methods that change weights take: by name weights, statistics, masks and numbers; and the groups."""
+    weights, pools = weights_of(weight), elements() if groups is None else groups
+    states = statistics_of(statistics, weight)
+    own = {n: _numbers_of(n, weights, **numbers) for n in weights}
+    return weights, states, _read.default_masks(default_mask, weight), own, pools
+
+
+def pair(weight: Any, done: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Any, Any]:
+    """Weights and masks, in the form of the weight."""
+    return like(weight, {n: w for n, (w, _) in done.items()}), like(weight, {n: m for n, (_, m) in done.items()})
 
 
 def weights_of(value: Any) -> Mapping[str, Tensor]:
@@ -57,7 +71,7 @@ def _refuse_other(total: Tensor, count: int, weight: Tensor, name: str) -> None:
         )
 
 
-def numbers_of(name: str, weights: Mapping[str, Tensor], **numbers: Any) -> dict[str, Any]:
+def _numbers_of(name: str, weights: Mapping[str, Tensor], **numbers: Any) -> dict[str, Any]:
     """The numbers of one weight."""
     for argument, value in numbers.items():
         if isinstance(value, Mapping):
