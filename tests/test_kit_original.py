@@ -1,4 +1,4 @@
-"""Which laws the methods of torch.nn.utils.prune keep, as docs/laws.md says, and that the page has all laws."""
+"""Which laws the methods of torch.nn.utils.prune keep, as docs/why/laws.md says, and that the page has all laws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import masklib as ml
 from masklib.testing import laws, method_laws, shapes
 
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs" / "laws.md").read_text()
+PAGE = (TESTS.parent / "docs" / "why" / "laws.md").read_text()
 
 
 def method(kind, **fixed):

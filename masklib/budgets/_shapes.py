@@ -22,7 +22,7 @@ def uniform(params: Params, sparsity: float, *, fixed: Fixed | None = None, leas
     Args:
         params: tensors by name.
         sparsity: the dead share of all elements together, in [0, 1].
-        fixed: sparsities that are given, by name or glob ("*.bias", the first that fits), or a function
+        fixed: sparsities that are given, by name or glob (`*.bias`, the first that fits), or a function
             `(name, tensor) -> sparsity or None`; the other tensors make up for them.
         least: how many elements every tensor that is not fixed keeps at least.
 

@@ -42,7 +42,7 @@ def magnitude(params: TensorsT) -> TensorsT:
 def random(params: TensorsT, *, key: Any) -> TensorsT:
     """Score each element by noise that depends on (key, name, index) alone.
 
-    64 bits an element, without ties in a tensor; the hash is written out in docs/policies.md. The values, dtypes,
+    64 bits an element, without ties in a tensor; the hash is written out in docs/reference/policies.md. The values, dtypes,
     layouts, devices and order of `params` make no difference, and the global generators are not touched.
 
     Args:

@@ -4,7 +4,7 @@
 
 `check_method` holds a method to the promise of `compute_mask`; what it does not promise is switched off by name.
 `check_groups`, `check_score`, `check_schedule` and `check_adapter` do the same for what they are named after; the
-strategies draw inputs for properties of your own. The laws are in docs/laws.md.
+strategies draw inputs for properties of your own. The laws are in docs/why/laws.md.
 """
 
 try:

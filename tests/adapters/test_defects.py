@@ -418,5 +418,5 @@ def weights_in_inference_mode_can_train_later(prune):
 
 
 def test_the_page_names_every_check():
-    page = (Path(__file__).parents[2] / "docs" / "from-torch-prune.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "recipes" / "from-torch-prune.md").read_text()
     assert set(re.findall(r"\| `(\w+)` \|$", page, flags=re.M)) == {check.__name__ for check in CHECKS}
