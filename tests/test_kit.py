@@ -6,9 +6,9 @@ import re
 from functools import partial
 
 import pytest
-import test_kit_wrong as wrong
 import torch
 from hypothesis import Phase, given, settings
+from wrong_methods import Plain, manners, ranking
 
 import masklib as ml
 from masklib.testing import _refute, check_method, laws, method_laws, scored, scores, shapes
@@ -104,9 +104,9 @@ OPTIONS = {
     "nan=False": (by_chance, {"refuses_nan"}, {"nan": False}),
     "exact=False": (ml.layerwise(ml.compute_mask), {"is_exact"}, {"exact": False}),
     "counts": (partial(ml.compute_mask, groups=ml.channels()), {"is_exact"}, {"counts": ml.channels()}),
-    "ties=False": (wrong.TakesTheHigherIndex(), {"takes_the_lower_index_of_equals"}, {"ties": False}),
+    "ties=False": (ranking.TakesTheHigherIndex(), {"takes_the_lower_index_of_equals"}, {"ties": False}),
     "without": (
-        wrong.ReturnsOneBuffer(),
+        manners.ReturnsOneBuffer(),
         {"shares_no_memory"},
         {"without": [laws.shares_no_memory], "mappings": False},
     ),
@@ -154,7 +154,7 @@ def test_magnitudes_of_the_least_integer_do_not_wrap():
 def test_compiled_methods():
     check_method(ml.l1_unstructured, amount=0.3, ranks=torch.abs, compiles=True, examples=2)
     with pytest.raises(AssertionError, match=r"^compiles: compile\(f, fullgraph=True\) = f\."):
-        check_method(wrong.Plain(), amount=0.3, compiles=True, examples=2)
+        check_method(Plain(), amount=0.3, compiles=True, examples=2)
 
 
 def test_what_cannot_be_checked_is_refused():
