@@ -42,8 +42,8 @@ def magnitude(params: TensorsT) -> TensorsT:
 def random(params: TensorsT, *, key: Any) -> TensorsT:
     """Score each element by noise that depends on (key, name, index) alone.
 
-    64 bits an element, without ties in a tensor; the hash is written out in docs/reference/policies.md. The values, dtypes,
-    layouts, devices and order of `params` make no difference, and the global generators are not touched.
+    64 bits an element, without ties in a tensor; the hash is written out in docs/reference/policies.md. The values,
+    dtypes, layouts, devices and order of `params` make no difference, and the global generators are not touched.
 
     Args:
         params: a tensor of any shape or a mapping by name; only names, shapes and devices are looked at.

@@ -54,7 +54,8 @@ def test_what_the_original_keeps(original):
 
 
 def test_the_page_says_what_was_measured(original):
-    section = (Path(__file__).parents[2] / "docs" / "why" / "laws.md").read_text().split("## Adapters\n")[1].split("\n## ")[0]
+    page = (Path(__file__).parents[2] / "docs" / "why" / "laws.md").read_text()
+    section = page.split("## Adapters\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (yes|no) \|$", section, flags=re.M)
     assert rows == [(n, law.__doc__, "yes" if original[n] is None else "no") for n, law in LAWS.items()]
 
