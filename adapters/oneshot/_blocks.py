@@ -68,7 +68,7 @@ def capture(
     first = next(iter(blocks))
 
     def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        state, call = _split(name, args, kwargs)
+        state, call = split(name, args, kwargs)
         if name == first:
             hidden.append(state.detach())
         elif last[0] is not state and not (isinstance(last[0], Tensor) and torch.equal(last[0], state)):
@@ -98,7 +98,7 @@ def _bound(hook: Any, name: str) -> Any:
     return lambda module, args, kwargs: hook(name, module, args, kwargs)
 
 
-def _split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
+def split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
     """The hidden state apart from the rest."""
     if args and isinstance(args[0], Tensor):
         return args[0], Call(args[1:], dict(kwargs))

@@ -86,13 +86,14 @@ Seen = Callable[[Site, int, Tensor], None]
 class Watch(TorchFunctionMode):
     """Call `seen(site, part, rows)` for every product of rows (tokens, in) with one of the weights.
 
+    What comes out, as it is, goes to `came(site, part, outputs)`; of a convolution all groups at once.
     All layers come down to a few functions of torch. Watching these finds experts too, which are products with a slice
     of one parameter, in no module of their own.
     """
 
-    def __init__(self, sites: Iterable[Site], seen: Seen) -> None:
+    def __init__(self, sites: Iterable[Site], seen: Seen, came: Seen | None = None) -> None:
         super().__init__()
-        self.seen, self.sites = seen, list(sites)
+        self.seen, self.came, self.sites = seen, came, list(sites)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Tell what goes into the function, and run it."""
@@ -101,10 +102,10 @@ class Watch(TorchFunctionMode):
             weight = _argument(args, given, *_WATCHED[func][0])
             site = next((s for s in self.sites if _lies_in(weight, s.param)), None)
             if site is not None:
-                self._tell(func, site, weight, args, given)
+                return self._told(func, site, weight, args, given)
         return func(*args, **given)
 
-    def _tell(self, func: Any, site: Site, weight: Tensor, args: Any, given: Mapping[str, Any]) -> None:
+    def _told(self, func: Any, site: Site, weight: Tensor, args: Any, given: Mapping[str, Any]) -> Any:
         if func in _CONVOLUTIONS:
             rows, first = _rows_of_convolution(weight, args, given), 0
         else:
@@ -112,6 +113,10 @@ class Watch(TorchFunctionMode):
             rows, first = [inputs.reshape(-1, inputs.shape[-1])], _part(weight, site.param)
         for part, row in enumerate(rows, first):
             self.seen(site, part, row.detach())
+        outputs = func(*args, **given)
+        if self.came is not None:
+            self.came(site, first, outputs)
+        return outputs
 
 
 def _lies_in(weight: Tensor, param: Tensor) -> bool:

