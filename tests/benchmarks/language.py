@@ -121,7 +121,8 @@ def measured(model: nn.Module, calibration: list[Tensor], test: list[Tensor], ke
     number, options = PATTERNS[key["pattern"]]
     if "sparsity" in number:
         number = {"sparsity": sparsities(model, calibration, key["budget"], number["sparsity"])}
-    pruned = oneshot.prune(twin, calibration, RULES[key["rule"]](**options), **number)
+    batches = calibration[:1] if key["rule"] == "magnitude" else calibration  # whose inputs are not looked at
+    pruned = oneshot.prune(twin, batches, RULES[key["rule"]](**options), **number)
     seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
     return {"perplexity": oneshot.perplexity(twin, test), "dead": round(dead, 6), "seconds": round(seconds, 1)}
 
