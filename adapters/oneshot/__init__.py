@@ -1,7 +1,7 @@
 """A model pruned once, block by block, with a few batches to calibrate on: Wanda, RIA, SparseGPT, ADMM."""
 
 from ._measure import measure as measure
-from ._measure import next_token_loss as next_token_loss
+from ._perplexity import next_token_loss as next_token_loss
 from ._perplexity import perplexity as perplexity
 from ._report import Layer as Layer
 from ._report import Pruned as Pruned

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from masklib.scores import InputNorms, add_input_norms
@@ -80,29 +79,6 @@ def measure(
                 for batch in data:
                     _backward(model, batch, loss, sites, inputs, grads)
         return {n: _scores(site, score, inputs, None if loss is None else grads) for n, site in sites.items()}
-
-
-def next_token_loss(outputs: Any, batch: Any) -> Tensor:
-    """Sum up how badly a causal language model predicts the next tokens of a batch: a loss for `measure`.
-
-        sum over tokens t of -log p(x_t | those before x_t)
-
-    Args:
-        outputs: `.logits` of shape (batch, length, vocabulary), or these themselves.
-        batch: token ids (batch, length), alone, first in a tuple, or as "input_ids" of a mapping.
-
-    Returns:
-        The loss, in float32 at least.
-
-    >>> next_token_loss(torch.zeros(1, 3, 10), torch.tensor([[1, 2, 3]])).exp().round()
-    tensor(100.)
-
-    Reference: Bengio et al., "A Neural Probabilistic Language Model", 2003, equation 1.
-    """
-    ids = batch["input_ids"] if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else batch[0]
-    logits = getattr(outputs, "logits", outputs)[:, :-1]
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(wide.flatten(0, 1), ids[:, 1:].flatten().to(wide.device), reduction="sum")
 
 
 def _backward(
@@ -198,7 +174,9 @@ def _restore(block: nn.Module, forward: Any) -> None:
 
 def _refuse_others(score: Any, loss: Any) -> None:
     if not callable(score):
-        raise TypeError(f"`score` must be a function such as scores.wanda, got {score!r}. For example scores.curvature.")
+        raise TypeError(
+            f"`score` must be a function such as scores.wanda, got {score!r}. For example scores.curvature."
+        )
     if loss is not None and not callable(loss):
         raise TypeError(f"`loss` must be a function of outputs and batch, got {loss!r}. For example next_token_loss.")
 

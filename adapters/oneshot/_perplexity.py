@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .._module.values import a_module
 from ._blocks import quiet
@@ -52,14 +53,43 @@ def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
     return math.exp(min(total / count, 700.0))
 
 
-def _ids(window: Any) -> Tensor:
+def next_token_loss(outputs: Any, batch: Any) -> Tensor:
+    """Sum up how badly a causal language model predicts the tokens of a batch: a loss for `measure`.
+
+        sum over tokens t of -log p(x_t | those before x_t)
+
+    Args:
+        outputs: `.logits` of shape (batch, length, vocabulary), or these themselves.
+        batch: token ids (batch, length), alone, first in a tuple, or as "input_ids" of a mapping.
+
+    Returns:
+        The loss, a scalar in float32 at least.
+
+    Raises:
+        TypeError: if there are no logits, or no integers among the batch.
+        ValueError: if there are fewer than two tokens.
+
+    >>> next_token_loss(torch.zeros(1, 3, 10), torch.tensor([[1, 2, 3]])).exp().round()
+    tensor(100.)
+
+    Reference: Bengio et al., "A Neural Probabilistic Language Model", 2003, equation 1.
+    """
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else batch[0]
+    logits, targets = _logits(outputs)[:, :-1], _ids(ids, "batch")[:, 1:]
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(wide.flatten(0, 1), targets.flatten().to(wide.device), reduction="sum")
+
+
+def _ids(window: Any, argument: str = "windows") -> Tensor:
     """A window as (batch, length)."""
     if not isinstance(window, Tensor) or window.is_floating_point() or window.dtype == torch.bool:
         kind = window.dtype if isinstance(window, Tensor) else type(window).__name__
-        raise TypeError(f"`windows` must hold tensors of token ids, got {kind}. For example ids.split(512).")
+        raise TypeError(f"`{argument}` must hold tensors of token ids, got {kind}. For example ids.split(512).")
     ids = window[None] if window.dim() == 1 else window
     if ids.dim() != 2 or ids.shape[1] < 2:
-        raise ValueError(f"`windows` must be of at least two tokens, (length,) or (batch, length), got {window.shape}.")
+        raise ValueError(
+            f"`{argument}` must be of at least two tokens, (length,) or (batch, length), got {window.shape}."
+        )
     return ids
 
 
@@ -75,5 +105,5 @@ def _logits(output: Any) -> Tensor:
 
 def _loss(logits: Tensor, targets: Tensor) -> float:
     """The sum over the tokens, in float32 at least."""
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    losses = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
     return float(losses.double().sum())

@@ -24,7 +24,8 @@ SURFACE = {
     "prune": ORIGINAL | {"apply", "bake", "masks", "set_mask", "undo"},
     "parametrize": {"Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"},
     "checkpoint": {"load_pruned", "to_dense", "to_pruned"},
-    "oneshot": {"Layer", "Pruned", "Rule", "admm", "magnitude", "perplexity", "prune", "ria", "sparsegpt", "wanda"},
+    "oneshot": {"Layer", "Pruned", "Rule", "admm", "magnitude", "measure", "next_token_loss", "perplexity", "prune"}
+    | {"ria", "sparsegpt", "wanda"},
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},

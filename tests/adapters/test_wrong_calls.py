@@ -99,6 +99,21 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "strict": True,
         },
     ),
+    "oneshot.measure": (
+        oneshot.measure,
+        lambda: {
+            "model": nn.Sequential(layer()),
+            "batches": [X],
+            "score": ml.scores.curvature,
+            "loss": lambda outputs, batch: outputs.sum(),
+            "names": ["0.weight"],
+            "blocks": ["0"],
+        },
+    ),
+    "oneshot.next_token_loss": (
+        oneshot.next_token_loss,
+        lambda: {"outputs": torch.zeros(1, 3, 4), "batch": torch.ones(1, 3, dtype=torch.int64)},
+    ),
     "oneshot.wanda": (oneshot.wanda, lambda: {"groups": ml.rows()}),
     "oneshot.ria": (oneshot.ria, lambda: {"power": 0.5, "groups": None}),
     "weights": (weights, lambda: {"module": layer()}),
