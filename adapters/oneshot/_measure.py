@@ -123,10 +123,21 @@ def _scores(site: Site, score: Callable[..., Tensor], inputs: Sums, grads: Sums 
         if grads is not None:
             sums.append(_per_token(grads.get((site.name, part)), inputs))
         _refuse_unseen(site, part, sums)
-        found = score(weight, *sums)
-        _refuse_shape(site, found, weight)
-        own.copy_(found)
+        own.copy_(_scored(site, score, weight, sums))
     return scores
+
+
+def _scored(site: Site, score: Callable[..., Tensor], weight: Tensor, sums: Sequence[InputNorms | None]) -> Tensor:
+    try:
+        found = score(weight, *sums)
+    except TypeError as error:
+        taken = "weight, inputs" if len(sums) == 1 else "weight, inputs, grads"
+        raise TypeError(
+            f"`score` must take ({taken}), those without a loss the first two, got {score!r}: {error}. "
+            "For example scores.wanda without a loss, scores.curvature with loss=next_token_loss."
+        ) from error
+    _refuse_shape(site, found, weight)
+    return found
 
 
 def _per_token(grads: InputNorms | None, inputs: Sums) -> InputNorms | None:

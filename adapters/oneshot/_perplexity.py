@@ -67,17 +67,18 @@ def next_token_loss(outputs: Any, batch: Any) -> Tensor:
 
     Raises:
         TypeError: if there are no logits, or no integers among the batch.
-        ValueError: if there are fewer than two tokens.
+        ValueError: if there are fewer than two tokens, or the logits are of others.
 
     >>> next_token_loss(torch.zeros(1, 3, 10), torch.tensor([[1, 2, 3]])).exp().round()
     tensor(100.)
 
     Reference: Bengio et al., "A Neural Probabilistic Language Model", 2003, equation 1.
     """
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch if isinstance(batch, Tensor) else batch[0]
-    logits, targets = _logits(outputs)[:, :-1], _ids(ids, "batch")[:, 1:]
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(wide.flatten(0, 1), targets.flatten().to(wide.device), reduction="sum")
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    ids, logits = _ids(batch.get("input_ids") if isinstance(batch, Mapping) else first, "batch"), _logits(outputs)
+    _refuse_others(ids, logits)
+    wide = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(wide.flatten(0, 1), ids[:, 1:].flatten().to(wide.device), reduction="sum")
 
 
 def _ids(window: Any, argument: str = "windows") -> Tensor:
@@ -107,3 +108,17 @@ def _loss(logits: Tensor, targets: Tensor) -> float:
     """The sum over the tokens, in float32 at least."""
     losses = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
     return float(losses.double().sum())
+
+
+def _refuse_others(ids: Tensor, logits: Tensor) -> None:
+    """Refuse logits that are not of these tokens."""
+    if logits.shape[:2] != ids.shape:
+        raise ValueError(
+            f"`outputs` must have logits of the tokens {tuple(ids.shape)} of `batch`, got {tuple(logits.shape)}. "
+            "Pass what the model gives for this batch."
+        )
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < logits.shape[2]:
+        raise ValueError(
+            f"`batch` must hold ids of the {logits.shape[2]} tokens that the model knows, got {int(ids.min())} to "
+            f"{int(ids.max())}. Is the tokenizer the model's?"
+        )

@@ -249,6 +249,8 @@ def ask(score=scores.curvature, loss=squared, **options):
         (ValueError, "`loss` must give one number that depends", lambda: ask(loss=lambda y, x: x.sum())),
         (ValueError, "`batches` must hold a batch", lambda: ask(batches=[])),
         (ValueError, "`names` must be weights in the blocks", lambda: ask(names=["9.weight"])),
+        (TypeError, "`score` must take (weight, inputs)", lambda: ask(loss=None)),
+        (TypeError, "`score` must take (weight, inputs, grads)", lambda: ask(score=scores.fisher)),
         (TypeError, "`score` must give a tensor", lambda: ask(score=lambda w, x, g: None)),
         (ValueError, "`score` must give scores of the shape", lambda: ask(score=lambda w, x, g: w[0])),
     ],

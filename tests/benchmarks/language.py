@@ -19,7 +19,8 @@ import json
 import os
 import random
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -103,24 +104,37 @@ def layers(model: nn.Module, calibration: list[Tensor], test: list[Tensor], patt
             print(f"{pattern:4s} {solver:16s} {sum(errors) / len(errors):.2%}", flush=True)
 
 
-def sparsities(model: nn.Module, calibration: list[Tensor], budget: str, sparsity: float) -> Any:
-    """One sparsity for all layers, or one for each."""
-    if budget == "uniform":
-        return sparsity
-    if budget == "owl":
-        return ml.budgets.owl(oneshot.measure(model, calibration, ml.scores.wanda), sparsity)
-    found = oneshot.measure(model, calibration, ml.scores.curvature, loss=oneshot.next_token_loss)
-    return ml.budgets.pooled(found, sparsity)
+def sharer(model: nn.Module, calibration: list[Tensor]) -> Callable[[str, float], Any]:
+    """What gives one sparsity for all layers, or one for each; scores of the dense model are made once."""
+
+    @cache
+    def scored(budget: str) -> dict[str, Tensor]:
+        if budget == "owl":
+            return oneshot.measure(model, calibration, ml.scores.wanda)
+        return oneshot.measure(model, calibration, ml.scores.curvature, loss=oneshot.next_token_loss)
+
+    def shared_out(budget: str, sparsity: float) -> Any:
+        if budget == "uniform":
+            return sparsity
+        return {"owl": ml.budgets.owl, "curvature": ml.budgets.pooled}[budget](scored(budget), sparsity)
+
+    return shared_out
 
 
-def measured(model: nn.Module, calibration: list[Tensor], test: list[Tensor], key: dict[str, Any]) -> dict[str, Any]:
+def measured(
+    model: nn.Module,
+    calibration: list[Tensor],
+    test: list[Tensor],
+    key: dict[str, Any],
+    sparsities: Callable[[str, float], Any],
+) -> dict[str, Any]:
     """What became of a copy of the model."""
     start, twin = time.process_time(), copy.deepcopy(model)
     if key["rule"] == "dense":
         return {"perplexity": oneshot.perplexity(twin, test), "dead": 0.0, "seconds": 0.0}
     number, options = PATTERNS[key["pattern"]]
     if "sparsity" in number:
-        number = {"sparsity": sparsities(model, calibration, key["budget"], number["sparsity"])}
+        number = {"sparsity": sparsities(key["budget"], number["sparsity"])}
     batches = calibration[:1] if key["rule"] == "magnitude" else calibration  # whose inputs are not looked at
     pruned = oneshot.prune(twin, batches, RULES[key["rule"]](**options), **number)
     seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
@@ -153,10 +167,10 @@ def main() -> None:
     if asked.layers:
         return layers(model, calibration, test, asked.patterns.split(","))
     lines = asked.out.read_text().splitlines() if asked.out and asked.out.exists() else []
-    there = [json.loads(line) for line in lines]
+    there, sparsities = [json.loads(line) for line in lines], sharer(model, calibration)
     for key in asked_for(asked):
         if not any(key.items() <= found.items() for found in there):
-            line = json.dumps(key | measured(model, calibration, test, key))
+            line = json.dumps(key | measured(model, calibration, test, key, sparsities))
             print(line, flush=True)
             if asked.out:
                 with asked.out.open("a") as file:
