@@ -30,6 +30,10 @@ class Dim(NamedTuple):
         return f"{self.name}[{self.dim}]" + (f" x {count}" if count > 1 else "")
 
 
+# Dims that a line shows: four projections of an attention with biases. The width of a language model is in hundreds.
+_FEW = 8
+
+
 class Set(NamedTuple):
     """Units that can be cut one by one, each from all dims at once.
 
@@ -45,8 +49,17 @@ class Set(NamedTuple):
     buffers: tuple[Dim, ...]
     roots: Any
 
+    def __str__(self) -> str:
+        return self._first(None)
+
     def __repr__(self) -> str:
-        return f"{self.units} units of " + ", ".join(map(repr, self.dims + self.buffers))
+        return self._first(_FEW)
+
+    def _first(self, few: int | None) -> str:
+        """The units and some of their dims."""
+        dims = self.dims + self.buffers
+        more = f", and {len(dims) - few} more" if few is not None and len(dims) > few else ""
+        return f"{self.units} units of " + ", ".join(map(repr, dims[:few])) + more
 
 
 class Fixed(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -125,7 +126,7 @@ class Structure:
         known = dict.fromkeys([*self.shapes, *(f.name for f in self.fixed)])
         if name is not None and name not in known:
             raise ValueError(f"`name` must be one of {list(known)}, got {name!r}.")
-        lines = [repr(s) for s in self.sets if name is None or any(d.name == name for d in s.dims + s.buffers)]
+        lines = [str(s) for s in self.sets if name is None or any(d.name == name for d in s.dims + s.buffers)]
         return "\n".join([*lines, *(_stays(f) for f in self.fixed if name in (None, f.name)), *self._unknown()])
 
     def _unknown(self) -> Iterator[str]:
@@ -134,7 +135,16 @@ class Structure:
 
     def __repr__(self) -> str:
         head = f"{len(self.sets)} sets, {sum(s.units for s in self.sets)} units, {len(self.names)} tensors"
-        return "\n".join([head, *(f"  {s!r}" for s in self.sets)])
+        return "\n".join([head, *_lines(self.sets)])
+
+
+def _lines(sets: Iterable[Set]) -> Iterator[str]:
+    """A line a set; what layers have alike is said once."""
+    alike: dict[str, list[str]] = {}
+    for each in sets:
+        alike.setdefault(re.sub(r"\d+\.", "*.", str(each)), []).append(repr(each))
+    for first, *others in alike.values():
+        yield f"  {first}" + (f" ({len(others) + 1} like this)" if others else "")
 
 
 def _stays(each: Fixed) -> str:

@@ -215,6 +215,18 @@ def test_reasons_are_said():
     assert "12 units of wide.weight[0]" in repr(sets)
 
 
+def test_what_layers_have_alike_is_printed_once_and_explained_in_full():
+    *_, sets = found("llama")
+    shown = repr(sets).splitlines()
+    assert len(sets.sets) == 5
+    assert len(shown) == 4
+    assert shown[1].endswith(f", and {len(sets.sets[0].dims) - 8} more")
+    assert shown[2].startswith("  2 units of model.layers.0.self_attn.q_proj.weight[0] x 8")
+    assert shown[2].endswith("(2 like this)")
+    assert sets.explain().count("self_attn.o_proj.weight[1]") == 2
+    assert all(repr(d) in sets.explain() for s in sets.sets for d in s.dims)
+
+
 def test_other_dead_entries_become_zeros_and_ties_stay():
     model, _inputs, sets = found("llama")
     masks = random_masks(model, sets, 0)
