@@ -1,9 +1,11 @@
-"""Every Python block in the README and in docs/ runs, one page after another block by block in one namespace."""
+"""Every Python block and session in the README and in docs/ runs, block by block in one namespace a page."""
 
 from __future__ import annotations
 
+import doctest
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -11,22 +13,37 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+ADVICE = {"lightning", "trainer", "gains"}  # others give advice there: on workers and loggers, on sparse tensors
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Kind and text of each block: python runs, pycon must print what stands there."""
+    return re.findall(r"^```(python|pycon)\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+
+
+def session(text: str, page: Path, names: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    test.globs = names
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    said: list[str] = []
+    assert runner.run(test, out=said.append, clear_globs=False).failed == 0, "".join(said)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_run(page, monkeypatch):
     """As a module, so that values of classes that a page defines can be pickled."""
-    if page.stem == "sharded" and torch.__version__.startswith("2.6."):
+    if page.stem == "fsdp2" and torch.__version__.startswith("2.6."):
         pytest.skip("fully_shard of torch 2.6 has no backward pass on the CPU")
     module = ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for block in blocks(page):
-        exec(compile(block, str(page), "exec"), vars(module))
+    if page.stem in ADVICE:
+        warnings.simplefilter("ignore")
+    for kind, block in blocks(page):
+        if kind == "pycon":
+            session(block, page, vars(module))
+        else:
+            exec(compile(block, str(page), "exec"), vars(module))
 
 
 def test_the_readme_has_exactly_two_lines_to_set_up_and_go():

@@ -41,7 +41,7 @@ def save_masks(path: Any, masks: Mapping[str, Tensor], history: Any = None) -> N
     """Save masks and how they came about as one safetensors file, a bit a weight.
 
     The file appears whole or not at all; an old one stays as it is until then. Each mask is a tensor of bytes, packed
-    as docs/recipes/files.md says; names, shapes, counts and sparsities, the history and masklib's version are in the
+    as docs/reference/files.md says; names, shapes, counts and sparsities, the history and masklib's version are in the
     metadata.
 
     Args:

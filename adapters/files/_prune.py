@@ -43,7 +43,7 @@ def prune_checkpoint(
             sparsity=0.5)`, or a history of them. It sees the weights by name; those of float8 in float32.
         names: which tensors are pruned: names, globs (of floating tensors of two dims or more), or a function
             `(name, tensor) -> bool`. None for floating tensors of two dims or more that by their names are neither
-            biases nor embeddings, nor equal to an embedding; docs/recipes/files.md has the rule.
+            biases nor embeddings, nor equal to an embedding; docs/recipes/large-checkpoint.md has the rule.
         masks: bool by name, or a file of `save_masks`: what is alive before. A tensor without a mask is alive.
         progress: is called with the bytes read and the bytes written so far, from any thread.
 

@@ -100,7 +100,7 @@ def trained(adapter):
     return masks, model
 
 
-# ---- the recipes of docs/recipes/sharded.md --------------------------------------------------------------------------
+# ---- the recipes of docs/recipes/fsdp2.md ----------------------------------------------------------------------------
 
 
 def pruned(mesh, name, first):
