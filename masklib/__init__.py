@@ -32,6 +32,7 @@ from masklib.history import chain as chain
 from masklib.history import fold as fold
 from masklib.history import layerwise as layerwise
 from masklib.history import scan as scan
+from masklib.items import alive as alive
 from masklib.masking import apply as apply
 from masklib.masking import dense_grad as dense_grad
 from masklib.methods import compute_mask as compute_mask

@@ -17,6 +17,7 @@ import masklib.adapters
 import masklib.adapters.files
 import masklib.adapters.oneshot
 import masklib.adapters.prune
+import masklib.adapters.report
 import masklib.adapters.structural
 import masklib.adapters.training
 import masklib.testing
@@ -24,7 +25,7 @@ import masklib.testing
 CORE = [masklib, masklib.budgets, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
 CORE += [masklib.surgery, masklib.updates]
 ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.oneshot, masklib.adapters.structural]
-ADAPTERS += [masklib.adapters.training]
+ADAPTERS += [masklib.adapters.training, masklib.adapters.report]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"
@@ -70,7 +71,7 @@ def test_the_surface_is_the_designs():
     methods = "compute_mask identity l1_unstructured random_unstructured ln_structured random_structured n_of_m"
     groups = "elements rows channels heads blocks windows coupled labels Folding"
     others = "custom_from_mask fold scan chain layerwise select"
-    algebra = "intersection union difference complement overlap sparsity count dense apply dense_grad regrow"
+    algebra = "intersection union difference complement overlap sparsity count alive dense apply dense_grad regrow"
     others += " sparsegpt admm reconstruct"
     names = {n.split(".")[1] for n in PUBLIC if n.count(".") == 1}
     assert names == set(f"{methods} {groups} {others} {algebra}".split())

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..report._table import percent, rich_table
 from ._methods import BUDGETS, METHODS, Choice, chosen
 from ._options import number
-from ._talk import BadCall, console, percent, table
+from ._talk import BadCall, console
 
 INF = float("inf")
 _METHODS = "; ".join(f"{name}: {kind.help}" for name, kind in METHODS.items())
@@ -99,7 +100,7 @@ def _show(report: Any, place: str | None) -> None:
     ]
     to = console(sys.stderr)
     total = "all", "", "", f"{report.dead:,}", percent(report.sparsity)
-    to.print(table("", ("tensor", "shape", "dtype", "dead", "sparsity"), rows, total))
+    to.print(rich_table("", ("tensor", "shape", "dtype", "dead", "sparsity"), rows, total))
     for line in report.notes():
         to.print(line, markup=False)
     to.print("Nothing was written: --dry-run." if place is None else f"Written: {place}", markup=False)

@@ -103,23 +103,4 @@ def console(file: Any) -> Any:
     return Console(file=file, width=None if file.isatty() else _WIDE, highlight=False)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str]) -> Any:
-    """A table with a total; the first column is text, the others stand to the right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=Text(title), box=box.SIMPLE, show_footer=bool(rows), title_justify="left")
-    for i, (column, footer) in enumerate(zip(columns, total)):
-        shown.add_column(column, footer, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    return shown
-
-
-def percent(share: float) -> str:
-    """A share as it is shown."""
-    return f"{100 * share:.2f} %"
-
-
 Tell = Callable[[int, int], None]

@@ -9,6 +9,8 @@ from torch import Tensor
 import masklib
 from masklib import _read
 
+from ..report._layer import mask_bits
+
 
 def sparse_size(masks: Mapping[str, Tensor], *, others: int = 0, itemsize: int = 4) -> int:
     """Count the bytes of a model that is stored as its nonzeros and a bit a weight, as papers do.
@@ -37,5 +39,5 @@ def sparse_size(masks: Mapping[str, Tensor], *, others: int = 0, itemsize: int =
     for argument, number, example in (("others", others, "others=0"), ("itemsize", itemsize, "itemsize=4")):
         if _read.integer(number, argument, example) < 0:
             raise ValueError(f"`{argument}` must be a number from 0 on, got {number}. For example {example}.")
-    bits = sum(mask.numel() for name, mask in masks.items() if int(kept[name]) < mask.numel())
+    bits = sum(mask_bits(int(kept[name]), mask.numel()) for name, mask in masks.items())
     return itemsize * (sum(int(number) for number in kept.values()) + others) + -(-bits // 8)

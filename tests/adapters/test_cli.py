@@ -98,15 +98,29 @@ def test_info_says_what_is_sparse(folder, capsys):
     status, out, err = run("info t.safetensors", capsys)
     assert (status, err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert rows["a.weight"] == ["8x8", "float32", "32", "50.00", "%", "2:4"]
-    assert rows["model.embed.weight"] == ["4x8", "float32", "0", "0.00", "%"]
+    assert rows["a.weight"][:6] == ["8x8", "float32", "32", "50.00", "%", "2:4"]
+    assert rows["model.embed.weight"][:5] == ["4x8", "float32", "0", "0.00", "%"]
     assert rows["all"][:3] == ["64", "38.10", "%"]
     status, out, err = run("info t.safetensors --json", capsys)
     found = json.loads(out)
-    assert found["tensors"]["b.x"] == {
-        "shape": [8, 8], "dtype": "float16", "size": 64, "zeros": 32, "sparsity": 0.5, "pattern": "2:4",
+    assert found["layers"]["b.x"] == {
+        "shape": [8, 8], "dtype": "float16", "kept": 32, "dead_channels": [0, 0], "pattern": "2:4", "heads": None,
+        "uses": None, "size": 64, "dead": 32, "sparsity": 0.5, "dense_bytes": 128, "packed_bytes": 72,
+        "csr_bytes": 228, "flops": None,
     }  # fmt: skip
-    assert (found["size"], found["zeros"]) == (168, 64)
+    assert (found["size"], found["dead"]) == (168, 64)
+
+
+def test_info_compares_two(folder, capsys):
+    prune_checkpoint("s.safetensors", "t.safetensors", lambda s, m: ml.n_of_m(MAGNITUDES(s), keep=2, of=4))
+    status, out, _ = run("info t.safetensors --against s.safetensors", capsys)
+    assert status == 0
+    assert "s.safetensors -> t.safetensors" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["a.weight"][:6] == ["+32", "0.00", "%", "->", "50.00", "%"]
+    assert "2 layers are as they were" in out
+    _, out, _ = run("info t.safetensors --against s.safetensors --json", capsys)
+    assert [json.loads(out)[side]["dead"] for side in ("before", "after")] == [0, 64]
 
 
 def test_info_reads_masks_pickles_and_folders(folder, capsys):
@@ -114,11 +128,11 @@ def test_info_reads_masks_pickles_and_folders(folder, capsys):
     save_masks("m.safetensors", masks, history=[partial(ml.l1_unstructured, amount=0.75)])
     _, out, _ = run("info m.safetensors --json", capsys)
     found = json.loads(out)
-    assert (found["tensors"]["w"]["zeros"], found["tensors"]["w"]["pattern"], found["sparsity"]) == (6, "1:4", 0.75)
+    assert (found["layers"]["w"]["dead"], found["layers"]["w"]["pattern"], found["sparsity"]) == (6, "1:4", 0.75)
     assert found["history"] == [{"method": "l1_unstructured", "with": {"amount": 0.75}}]
     torch.save({"w": torch.tensor([0.0, -0.0, 1.0]), "f": torch.zeros(2).to(torch.float8_e5m2)}, "p.pt")
     _, out, _ = run("info p.pt --json", capsys)
-    assert {n: t["zeros"] for n, t in json.loads(out)["tensors"].items()} == {"w": 2, "f": 2}
+    assert {n: t["dead"] for n, t in json.loads(out)["layers"].items()} == {"w": 2, "f": 2}
     (folder / "one").mkdir()
     save_file({"w": torch.ones(2)}, "one/model.safetensors")
     assert run("info one", capsys)[0] == 0

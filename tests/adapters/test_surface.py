@@ -29,6 +29,7 @@ SURFACE = {
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
+    "report": {"Difference", "Layer", "Report", "diff", "report"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
     "structural": {
         *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"]
