@@ -70,7 +70,11 @@ print(int(prune.l1_unstructured(torch.nn.Linear(4, 2), "weight", 3).weight_mask.
 
 @pytest.mark.parametrize(
     ("module", "needs", "extra"),
-    [("masklib.testing", "hypothesis", "testing"), ("masklib.adapters.files", "safetensors", "files")],
+    [
+        ("masklib.testing", "hypothesis", "testing"),
+        ("masklib.adapters.files", "safetensors", "files"),
+        ("masklib.adapters.plot", "matplotlib", "plot"),
+    ],
 )
 def test_what_needs_an_extra_says_what_is_missing(module, needs, extra):
     code = f"""

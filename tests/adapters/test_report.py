@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import masklib as ml
-from masklib import schedules, updates
+from masklib import updates
 from masklib.adapters import parametrize, prune
 from masklib.adapters.files import open_checkpoint, save_masks, sparse_size
 from masklib.adapters.files._streams import streams
@@ -59,7 +59,7 @@ def fits(mask, n, m):
 
 @given(st.lists(st.integers(0, 9), max_size=4), st.floats(0, 1), st.integers(0, 5), st.sampled_from([1, 7, 2**18]))
 def test_a_layer_is_counted_as_the_oracle_counts(shape, share, seed, chunk):
-    shape = shape[:-1] + [8 * (shape[-1] % 3)] if len(shape) > 1 else shape
+    shape = [*shape[:-1], 8 * (shape[-1] % 3)] if len(shape) > 1 else shape
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_layer, "CHUNK", chunk)
@@ -231,7 +231,7 @@ def test_plain_text_and_rich_say_the_same():
     prune.global_unstructured(model, prune.L1Unstructured, amount=0.5)
     after = report(model, inputs=(X,))
     for value in (after, diff(before, after)):
-        rich, plain = (set(text.split()) - set(["─"]) for text in (shown(value), str(value)))
+        rich, plain = (set(text.split()) - {"─"} for text in (shown(value), str(value)))
         assert plain <= rich | {"─"}
     assert "FLOPs" in str(after)
     assert f"{after.dead:,}" in str(after)

@@ -29,6 +29,7 @@ SURFACE = {
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
+    "plot": {"mask", "overlap", "schedule", "scores", "sparsity", "training"},
     "report": {"Difference", "Layer", "Report", "diff", "report"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
     "structural": {
