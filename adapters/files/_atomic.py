@@ -87,6 +87,13 @@ def whole_folder(path: Any, argument: str = "target") -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside a target for as long as a block takes; if it is left over, the next writer of it removes it."""
+    with _beside(target, _new_folder, _remove) as (name, _):
+        yield name
+
+
+@contextmanager
 def _beside(target: Path, make: Callable[[Path], int], finish: Callable[[Path], None]) -> Iterator[tuple[Path, int]]:
     """Make something beside the target, and finish it when the block ends without an error; else it is removed."""
     _sweep(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from ._history import Told, history_told, is_told
 from ._json import parsed
 from ._names import a_path, broken, shown, wrong_name
 from ._targets import file_target
+from ._tensors import tensor_of
 from ._writer import lay_out, writing
 
 LAYOUT = "masks 1"  # of the metadata and the bits; another number is another layout
@@ -100,6 +101,17 @@ def load_masks(path: Any) -> MaskFile:
             read_exactly(where, file, data.reshape(-1))
             masks[name] = _unpacked(where, name, data, facts[name])
     return MaskFile({name: masks[name] for name in facts}, steps, header.metadata["masklib"])
+
+
+def join_masks(path: Any, parts: Sequence[Path]) -> None:
+    """Save the masks of several files of `save_masks` as one; the bits of one mask at a time are held."""
+    target, headers = file_target(path), [read_header(part) for part in parts]
+    facts = {name: fact for header in headers for name, fact in read_metadata(header)[0].items()}
+    homes = {name: header for header in headers for name in header.entries}
+    whole = lay_out(target, _specs(facts), _metadata(facts, ()))
+    with whole_file(target) as sink, writing(sink, whole) as writer:
+        for name in whole.entries:
+            writer.write(name, tensor_of(homes[name], homes[name].entries[name]).numpy())
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def prune_checkpoint(
     if progress is not None:
         _read.function(progress, "progress", "progress=print")
     with named("source"):
-        checkpoint = _streamable(path)
+        checkpoint = streamable(path)
     place = None if target is None else place_of(checkpoint, path, target)
     _refuse_masks_as_target(masks, place)
     counter, left = Counter(progress), list[str]()
@@ -123,7 +123,7 @@ def _starts(masks: Any, weights: Mapping[str, Tensor], skipped: Mapping[str, str
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _streamable(path: Path) -> Checkpoint:
+def streamable(path: Path) -> Checkpoint:
     """Refuse a checkpoint that is not in safetensors files: others cannot be written without a pickle."""
     checkpoint = open_checkpoint(path)
     others = [file.name for file in checkpoint.files if file not in checkpoint.headers]

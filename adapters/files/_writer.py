@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ._atomic import whole_file
 from ._dtypes import NAME, RANK
 from ._header import LONGEST, Entry, Header
 from ._names import shown, wrong_name
@@ -119,3 +121,22 @@ def writing(sink: Sink, header: Header) -> Iterator[Writer]:
     yield writer
     if writer.left:
         raise ValueError(f"the data of {shown(list(writer.left))} are missing: {sum(writer.left.values())} bytes.")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Save tensors as one safetensors file, which appears whole or not at all.
+
+    Args:
+        path: of the file, new or to be replaced.
+        tensors: by name, on any device.
+        metadata: text by name.
+    """
+    header = lay_out(path, {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}, metadata)
+    with whole_file(path) as sink, writing(sink, header) as writer:
+        for name in header.entries:
+            writer.write(name, bytes_of(tensors[name]))
+
+
+def bytes_of(tensor: Tensor) -> Any:
+    """The bytes of a tensor, row-major."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()

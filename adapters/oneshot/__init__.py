@@ -1,5 +1,6 @@
 """A model pruned once, block by block, with a few batches to calibrate on: Wanda, RIA, SparseGPT, ADMM."""
 
+from ._checkpoint import prune_checkpoint as prune_checkpoint
 from ._measure import measure as measure
 from ._perplexity import next_token_loss as next_token_loss
 from ._perplexity import perplexity as perplexity

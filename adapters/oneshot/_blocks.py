@@ -1,20 +1,13 @@
-"""The blocks of a model, and what each is called with."""
+"""The blocks of a model, and how it is run."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-class Call(NamedTuple):
-    """What a block is called with in one batch, but for the hidden state, which stands first."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -53,59 +46,6 @@ def _named(model: nn.Module, name: Any) -> nn.Module:
     if found is None:
         raise ValueError(f"`blocks` must name modules of {type(model).__name__}, got {name!r}.")
     return found
-
-
-def capture(
-    model: nn.Module, blocks: Mapping[str, nn.Module], batches: Sequence[Any]
-) -> tuple[list[Tensor], dict[str, list[Call]]]:
-    """The hidden states before the first block, batch by batch, and what each block is called with beside them.
-
-    Arguments that blocks share, such as positions and masks, are held once.
-    """
-    hidden: list[Tensor] = []
-    calls: dict[str, list[Call]] = {name: [] for name in blocks}
-    last: list[Any] = [None]
-    first = next(iter(blocks))
-
-    def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        state, call = split(name, args, kwargs)
-        if name == first:
-            hidden.append(state.detach())
-        elif last[0] is not state and not (isinstance(last[0], Tensor) and torch.equal(last[0], state)):
-            raise ValueError(f"`blocks` must follow one another: what goes into {name!r} is not what comes out before.")
-        calls[name].append(call)
-
-    def after(module: nn.Module, args: Any, outputs: Any) -> None:
-        last[0] = first_of(outputs)
-
-    with ExitStack() as stack:
-        for name, block in blocks.items():
-            handle = block.register_forward_pre_hook(_bound(before, name), with_kwargs=True)
-            stack.callback(handle.remove)
-            stack.callback(block.register_forward_hook(after).remove)
-        for batch in batches:
-            run(model, batch)
-    for name, found in calls.items():
-        if len(found) != len(batches):
-            raise ValueError(
-                f"{name!r} was called {len(found)} times for {len(batches)} batches; a block must be called once for "
-                "each. Pass the names of others as blocks=."
-            )
-    return hidden, calls
-
-
-def _bound(hook: Any, name: str) -> Any:
-    return lambda module, args, kwargs: hook(name, module, args, kwargs)
-
-
-def split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
-    """The hidden state apart from the rest."""
-    if args and isinstance(args[0], Tensor):
-        return args[0], Call(args[1:], dict(kwargs))
-    state = kwargs.get("hidden_states")
-    if not isinstance(state, Tensor):
-        raise ValueError(f"{name!r} must be called with a tensor first, or as `hidden_states`. Pass other blocks=.")
-    return state, Call(args, {n: v for n, v in kwargs.items() if n != "hidden_states"})
 
 
 def first_of(outputs: Any) -> Any:

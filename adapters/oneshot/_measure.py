@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from masklib.scores import InputNorms, add_input_norms
 
 from .._module.values import a_module
-from ._blocks import blocks_of, quiet, run, split
+from ._blocks import blocks_of, quiet, run
+from ._capture import split
 from ._sites import Site, Watch
-from ._walk import _batches, _sites
+from ._asked import batches_of, sites_of
 
 Sums = dict[tuple[str, int], InputNorms]  # by the name of a weight, and which of its matrices
 
@@ -65,8 +66,8 @@ def measure(
     """
     a_module(model, "model")
     _refuse_others(score, loss)
-    data, parts = _batches(batches), blocks_of(model, blocks)
-    sites, _ = _sites(model, parts, names)
+    data, parts = batches_of(batches), blocks_of(model, blocks)
+    sites, _ = sites_of(model, parts, names)
     inputs: Sums = {}
     grads: Sums = {}
     with quiet(model):

@@ -1,0 +1,124 @@
+"""One block: what its layers see is collected, they are pruned, and it is run again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ._asked import Asked
+from ._blocks import first_of
+from ._capture import Call
+from ._report import Layer, Pruned
+from ._rules import Rule
+from ._sites import Site, Watch
+from ._states import States
+
+
+def prune_block(
+    name: str, block: nn.Module, sites: Mapping[str, Site], asked: Asked, states: States, calls: list[Call]
+) -> Pruned:
+    """Prune the weights of a block, and put what comes out of it into the states."""
+    collected = _collect(block, sites, asked, states, calls)
+    dense = {n: site.param.detach().clone() for n, site in sites.items()}
+    done = Pruned({}, {}, {})
+    for n, site in sites.items():
+        _solve(site, *collected[n], asked, done)
+    lost = _carry_on(block, sites, dense, states, calls, asked.device)
+    for n, mask in done.masks.items():
+        (_, counts), (wrong, whole) = collected[n], lost[n]
+        done.layers[n] = Layer(name, int(mask.sum()), mask.numel(), tuple(counts), wrong / whole if whole else 0.0)
+    return done
+
+
+def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done: Pruned) -> None:
+    """Prune one weight, or say why it stays as it is."""
+    try:
+        unused = [i for i, count in enumerate(counts) if not count]
+        if unused:
+            which = f"experts {unused} saw" if site.parts > 1 else "it saw"
+            raise ValueError(f"{which} no inputs. Add batches that reach it, or leave it out by names=.")
+        number = {a: v[site.name] if isinstance(v, Mapping) else v for a, v in asked.numbers.items()}
+        given = {argument: value for argument, value in number.items() if value is not None}
+        done.masks[site.name] = _solved(site, states, asked.rule, given, asked.masks.get(site.name))
+    except (ValueError, TypeError, IndexError) as error:
+        kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
+        if asked.strict:
+            raise kind(f"{site.name!r} cannot be pruned: {error}") from error
+        done.left_out[site.name] = str(error)
+
+
+def _solved(site: Site, states: list[Any], rule: Rule, number: Mapping[str, Any], alive: Tensor | None) -> Tensor:
+    """Write the new weight, once all of its matrices are found; the mask."""
+    mask, weight = torch.ones_like(site.param, dtype=torch.bool), torch.empty_like(site.param.detach())
+    here = None if alive is None else alive.to(mask.device)
+    live = [None] * len(states) if here is None else [part.contiguous() for part in site.matrices(here)]
+    dense = [part.contiguous() for part in site.matrices(site.param.detach())]
+    for matrix, state, own, new, kept in zip(dense, states, live, site.matrices(weight), site.matrices(mask)):
+        solved = rule.solve(matrix, state, own, **number)
+        new.copy_(solved[0])
+        kept.copy_(solved[1])
+    site.param.copy_(weight)
+    return mask
+
+
+def _collect(
+    block: nn.Module, sites: Mapping[str, Site], asked: Asked, hidden: States, calls: list[Call]
+) -> dict[str, tuple[list[Any], list[int]]]:
+    """What the rule gathers of the inputs of each matrix, and how many there were.
+
+    Layers that have seen the same inputs so far, such as those of queries, keys and values, share what is gathered.
+    """
+    states = {n: ([None] * s.parts, [0] * s.parts) for n, s in sites.items()}
+    done: dict[tuple[Any, ...], tuple[Tensor, Any, Any]] = {}  # what was added to what; held, so that ids stay
+
+    def seen(site: Site, part: int, rows: Tensor) -> None:
+        gathered, counts = states[site.name]
+        key = (rows.data_ptr(), rows._version, rows.shape, rows.stride(), id(gathered[part]))
+        if key not in done:
+            done[key] = rows, gathered[part], asked.rule.add(gathered[part], rows)
+        gathered[part] = done[key][2]
+        counts[part] += len(rows)
+
+    for i, call in enumerate(calls):
+        done.clear()
+        with Watch(sites.values(), seen):
+            _run(block, hidden[i], call, asked.device)
+    return states
+
+
+def _carry_on(
+    block: nn.Module,
+    sites: Mapping[str, Site],
+    dense: Mapping[str, Tensor],
+    states: States,
+    calls: list[Call],
+    device: torch.device | None,
+) -> dict[str, list[float]]:
+    """Run the pruned block; what each layer loses on the way, and what it gave, are added up."""
+    lost = {n: [0.0, 0.0] for n in sites}
+
+    def seen(site: Site, part: int, rows: Tensor) -> None:
+        before, now = (site.matrices(t)[part] for t in (dense[site.name], site.param.detach()))
+        lost[site.name][0] += float((rows @ (now - before).T).float().square().sum())
+        lost[site.name][1] += float((rows @ before.T).float().square().sum())
+
+    with Watch(sites.values(), seen):
+        carry_on(block, states, calls, device)
+    return lost
+
+
+def carry_on(block: nn.Module, states: States, calls: list[Call], device: torch.device | None) -> None:
+    """Put what comes out of a block into the states, in the place of what goes into it."""
+    for i, call in enumerate(calls):
+        state = states[i]
+        states[i] = _run(block, state, call, device).to(state.device)
+
+
+def _run(block: nn.Module, state: Tensor, call: Call, device: torch.device | None) -> Tensor:
+    if device is not None:
+        state, call = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), (state, call))
+    return first_of(block(state, *call.args, **call.kwargs))

@@ -1,0 +1,171 @@
+"""A folder of work: the blocks that are finished, and the hidden states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+import masklib
+
+from ..files._atomic import whole_file
+from ..files._checkpoint import open_checkpoint
+from ..files._header import opened, read_exactly
+from ..files._history import _value, history_told
+from ..files._masks import load_masks, save_masks
+from ..files._names import a_path, shown, told
+from ..files._targets import folder_target
+from ..files._writer import bytes_of, save_tensors
+from ._asked import Asked
+from ._places import Place
+from ._report import Layer, Pruned
+
+_CALL = "call.json"
+
+
+@contextmanager
+def working(work: Any, call: Asked, place: Place) -> Iterator[tuple[Blocks, OnDisk]]:
+    """Use a folder of work, new or of the same call, and remove it when the block ends without an error."""
+    folder = _opened(work, _call(call, place))
+    states = folder / "states"
+    with told(folder, "written", "work"):
+        shutil.rmtree(states, ignore_errors=True)
+        states.mkdir()
+    try:
+        yield Blocks(folder), OnDisk(states)
+    finally:
+        shutil.rmtree(states, ignore_errors=True)  # they are computed anew, and may be larger than the model
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Blocks:
+    """Blocks that are finished, in files of a folder: one of weights and one of masks each.
+
+    Args:
+        folder: which is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, index: int) -> tuple[dict[str, Tensor], Pruned] | None:
+        """The new weights of a block, and what became of them; None if it is not finished."""
+        path = self.weights(index)
+        if not path.exists():
+            return None
+        found = open_checkpoint(path)
+        facts = json.loads(found.metadata[path]["done"])
+        layers = {n: Layer(b, k, s, tuple(i), e) for n, (b, k, s, i, e) in facts["layers"].items()}
+        return dict(found), Pruned(load_masks(self.masks(index)).masks, layers, facts["left_out"])
+
+    def write(self, index: int, weights: Mapping[str, Tensor], done: Pruned) -> None:
+        """Keep a block: it is finished when its weights are there."""
+        save_masks(self.masks(index), done.masks)
+        facts = json.dumps({"layers": done.layers, "left_out": done.left_out})
+        save_tensors(self.weights(index), weights, {"done": facts})
+
+    def weights(self, index: int) -> Path:
+        """The file of weights."""
+        return self._folder / f"{index:05d}.safetensors"
+
+    def masks(self, index: int) -> Path:
+        """The file of masks."""
+        return self._folder / f"{index:05d}.masks.safetensors"
+
+
+class OnDisk:
+    """States in files of a folder, one a batch: in memory is the one that is asked for.
+
+    Args:
+        folder: which is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._like: list[tuple[torch.dtype, torch.Size, torch.device]] = []
+
+    def append(self, state: Tensor) -> None:
+        """Add the state of another batch."""
+        self._like.append((state.dtype, state.shape, state.device))
+        self[len(self) - 1] = state
+
+    def __len__(self) -> int:
+        return len(self._like)
+
+    def __getitem__(self, index: int) -> Tensor:
+        dtype, shape, device = self._like[index]
+        state = torch.empty(shape, dtype=dtype)
+        with opened(self._path(index)) as file:
+            read_exactly(self._path(index), file, state.view(-1).view(torch.uint8).numpy())
+        return state.to(device)
+
+    def __setitem__(self, index: int, state: Tensor) -> None:
+        self._like[index] = state.dtype, state.shape, state.device
+        with told(self._path(index), "written", "work"):
+            bytes_of(state).tofile(self._path(index))
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:06d}"
+
+
+# ---- whose work it is -----------------------------------------------------------------------------------------------
+
+
+def _call(call: Asked, place: Place) -> dict[str, Any]:
+    """What tells a call from others: all that its result depends on."""
+    return {
+        "masklib": masklib.__version__,
+        "model": place.told(),
+        "rule": list(history_told([call.rule.add, call.rule.solve])),
+        "numbers": _value(call.numbers),
+        "default_masks": _sum(call.masks),
+        "batches": _sum(call.batches),
+        "blocks": list(call.blocks),
+        "names": list(call.sites),
+    }
+
+
+def _sum(values: Any) -> str:
+    """A sum over all bits."""
+    result = hashlib.sha256()
+    leaves, structure = pytree.tree_flatten(values)
+    result.update(str(structure).encode())
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            result.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+            result.update(bytes_of(leaf).data)
+        else:
+            result.update(repr(leaf).encode())
+    return result.hexdigest()
+
+
+def _opened(work: Any, call: dict[str, Any]) -> Path:
+    """The folder, new or with the blocks of this very call."""
+    folder = a_path(work, "work")
+    if (folder / _CALL).exists():
+        _refuse_another(folder, json.loads((folder / _CALL).read_text()), json.loads(json.dumps(call)))
+        return folder
+    folder_target(folder, "work")
+    with told(folder, "written", "work"):
+        folder.mkdir(exist_ok=True)
+    with whole_file(folder / _CALL, "work") as sink:
+        sink.write(json.dumps(call, indent=2).encode())
+    return folder
+
+
+def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
+    others = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
+    if others:
+        was = {key: before.get(key) if isinstance(before, dict) else None for key in others}
+        raise ValueError(
+            f"`work` must be a new folder or of the same call, got {str(folder)!r}, which was begun with another "
+            f"{', '.join(others)}: {shown(was)}. Pass another folder, or remove it to begin anew."
+        )
