@@ -117,7 +117,7 @@ def _write(checkpoint: Any, source: Path, target: Path, names: Mapping[str, str]
 
     new = open_checkpoint(blocks)
     with reading(checkpoint, Counter(None)) as files, reading(new, Counter(None)) as fresh:
-        stored = {name: files.tensor(entry) for name, entry in checkpoint.entries.items()}
+        stored: dict[str, Any] = {name: files.tensor(entry) for name, entry in checkpoint.entries.items()}
         for name, entry in new.entries.items():
             stored[names[name]] = fresh.tensor(entry).to(stored[names[name]].dtype)
         plan = Plan(stored, {}, files.counter)

@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from masklib.scores import InputNorms, add_input_norms
 
 from .._module.values import a_module
+from ._asked import batches_of, sites_of
 from ._blocks import blocks_of, quiet, run
 from ._capture import split
 from ._sites import Site, Watch
-from ._asked import batches_of, sites_of
 
 Sums = dict[tuple[str, int], InputNorms]  # by the name of a weight, and which of its matrices
 

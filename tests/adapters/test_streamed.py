@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import partial
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import masklib as ml
 from masklib.adapters import oneshot
-from masklib.adapters.files import load_masks, open_checkpoint
+from masklib.adapters.files import load_masks
 
 transformers = pytest.importorskip("transformers")
 accelerate = pytest.importorskip("accelerate")
@@ -63,7 +62,11 @@ def kind_of(name):
 
 
 def bits(folder):
-    return {n: t.view(torch.uint8) for path in sorted(Path(folder).glob("*.safetensors")) for n, t in load_file(path).items()}
+    return {
+        n: t.view(torch.uint8)
+        for path in sorted(Path(folder).glob("*.safetensors"))
+        for n, t in load_file(path).items()
+    }
 
 
 RULES = {"wanda": oneshot.wanda(), "admm": oneshot.admm()}
@@ -87,7 +90,8 @@ def test_streamed_is_in_memory(name, shards, tmp_path):
     assert all(torch.equal(after[n], wanted[n]) for n in wanted)
     assert {p.name for p in target.iterdir()} == {p.name for p in source.iterdir()}
     assert all(
-        torch.equal(a, b) for a, b in zip(in_memory(target, kind_of(name)).state_dict().values(), model.state_dict().values())
+        torch.equal(a, b)
+        for a, b in zip(in_memory(target, kind_of(name)).state_dict().values(), model.state_dict().values())
     )
     masks = load_masks(tmp_path / "masks").masks
     assert masks.keys() == expected.masks.keys()
@@ -95,3 +99,321 @@ def test_streamed_is_in_memory(name, shards, tmp_path):
     assert (found.layers, found.left_out, found.masks) == (expected.layers, expected.left_out, {})
     assert all(p.is_meta for p in skeleton.parameters())
     assert {p.name for p in tmp_path.iterdir()} == {"source", "target", "reference", "masks"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits(dtype, tmp_path):
+    batches = saved("llama", tmp_path / "source", dtype)
+    model = in_memory(tmp_path / "source")
+    oneshot.prune(model, batches, oneshot.wanda(), sparsity=0.5)
+    oneshot.prune_checkpoint(
+        tmp_path / "source", tmp_path / "target", empty(tmp_path / "source"), batches, oneshot.wanda(), sparsity=0.5
+    )
+    after = load_file(tmp_path / "target" / "model.safetensors")
+    assert all(t.dtype == dtype and torch.equal(t, model.state_dict()[n]) for n, t in after.items())
+
+
+def test_one_block_at_a_time_has_values(tmp_path):
+    batches = saved("qwen3", tmp_path / "source")
+    model, seen = empty(tmp_path / "source"), set()
+
+    def add(state, inputs):
+        seen.add(tuple(sorted({n.split(".")[2] for n, p in model.named_parameters() if not p.is_meta})))
+        assert model.get_parameter("lm_head.weight").is_meta
+        return ml.scores.add_input_norms(state, inputs)
+
+    rule = oneshot.Rule(add, oneshot.wanda().solve)
+    oneshot.prune_checkpoint(tmp_path / "source", tmp_path / "target", model, batches, rule, sparsity=0.5)
+    assert seen == {("0",), ("1",)}
+
+
+def test_names_without_the_prefix_of_transformers(tmp_path):
+    """As those of the GPT-2 that everybody has."""
+    batches = saved("gpt2", tmp_path / "source")
+    tensors = {n.removeprefix("transformer."): t for n, t in load_file(tmp_path / "source/model.safetensors").items()}
+    save_file({**tensors, "h.0.attn.bias": torch.ones(1, 1, 4, 4)}, tmp_path / "source/model.safetensors")
+    model = in_memory(tmp_path / "source")
+    oneshot.prune(model, batches, oneshot.ria(), sparsity=0.5)
+    oneshot.prune_checkpoint(
+        tmp_path / "source", tmp_path / "target", empty(tmp_path / "source"), batches, oneshot.ria(), sparsity=0.5
+    )
+    after = load_file(tmp_path / "target" / "model.safetensors")
+    assert all(torch.equal(after[n], model.transformer.state_dict()[n]) for n in tensors if n != "lm_head.weight")
+    assert torch.equal(after["h.0.attn.bias"], torch.ones(1, 1, 4, 4))
+
+
+def test_a_plain_model_and_one_file(tmp_path):
+    """No transformers at all; a norm with running sums is read from the file."""
+    torch.manual_seed(0)
+
+    def build():
+        return torch.nn.Sequential(
+            *[torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8)) for _ in "abc"]
+        )
+
+    model, batches = build(), [torch.randn(16, 8), torch.randn(5, 8)]
+    model(batches[0])
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    with accelerate.init_empty_weights():
+        skeleton = build()
+    expected = oneshot.prune(model, batches, oneshot.sparsegpt(), sparsity=0.5)
+    oneshot.prune_checkpoint(
+        tmp_path / "a.safetensors", tmp_path / "b.safetensors", skeleton, batches, oneshot.sparsegpt(), sparsity=0.5
+    )
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in load_file(tmp_path / "b.safetensors").items())
+    assert len(expected.masks) == 3
+
+
+# ---- interrupted ----------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+def killing(rule, at):
+    """A rule that dies when it solves a layer for the n-th time; and how many it has solved."""
+    count = []
+
+    def solve(*given, **number):
+        count.append(1)
+        if len(count) == at:
+            raise Killed
+        return rule.solve(*given, **number)
+
+    solve.__qualname__ = "solve"
+    return oneshot.Rule(rule.add, solve), count
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_it_goes_on_after_the_last_finished_block(streamed, tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+
+    def pruned(rule, target, **options):
+        if streamed:
+            oneshot.prune_checkpoint(source, tmp_path / target, empty(source), batches, rule, sparsity=0.5, **options)
+            return load_file(tmp_path / target / "model.safetensors")
+        model = in_memory(source)
+        oneshot.prune(model, batches, rule, sparsity=0.5, **options)
+        return model.state_dict()
+
+    whole = pruned(killing(oneshot.admm(), 0)[0], "whole")
+    for at in range(1, 15):
+        rule, _ = killing(oneshot.admm(), at)
+        with pytest.raises(Killed):
+            pruned(rule, "target", work=work)
+        assert work.exists()
+        assert not (work / "states").exists()
+        assert not (tmp_path / "target").exists()
+        rule, solved = killing(oneshot.admm(), 0)
+        parts = pruned(rule, f"target{at}", work=work)
+        assert len(solved) == (14 if at <= 7 else 7)  # seven weights a block, of two blocks
+        assert all(torch.equal(parts[n], t) for n, t in whole.items())
+        assert not work.exists()
+
+
+def test_without_work_nothing_is_left_over(tmp_path):
+    batches = saved("qwen3", tmp_path / "source")
+    with pytest.raises(Killed):
+        oneshot.prune_checkpoint(
+            tmp_path / "source",
+            tmp_path / "t",
+            empty(tmp_path / "source"),
+            batches,
+            killing(oneshot.wanda(), 9)[0],
+            keep=4,
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("change", ["batches", "numbers", "rule", "source", "names"])
+def test_the_work_of_another_call_is_refused(change, tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+    call = {"rule": oneshot.wanda(), "sparsity": 0.5, "names": None, "batches": batches}
+    others = {
+        "batches": {"batches": batches[:2]},
+        "numbers": {"sparsity": 0.25},
+        "rule": {"rule": oneshot.wanda(groups=ml.elements())},
+        "names": {"names": ["model.layers.0.mlp.up_proj.weight"]},
+        "source": {},
+    }
+
+    def begin(rule, batches, **options):
+        oneshot.prune_checkpoint(
+            source, tmp_path / "t", empty(source), batches, rule, work=work, progress=stopped, **options
+        )
+
+    def stopped(finished, blocks):
+        assert (finished, blocks) == (1, 2)
+        raise Killed
+
+    with pytest.raises(Killed):
+        begin(**call)
+    if change == "source":
+        os.utime(source / "model.safetensors", (1, 1))
+    before = {p.name: p.read_bytes() for p in work.iterdir()}
+    with pytest.raises(
+        ValueError, match=rf"`work` must be .* begun with another {'model' if change == 'source' else change}"
+    ):
+        begin(**call | others[change])
+    assert {p.name: p.read_bytes() for p in work.iterdir()} == before
+
+
+def test_states_on_disk_are_the_states(tmp_path):
+    """In memory, with and without a folder of work: the same bits."""
+    model, first = MODELS["llama"]()
+    torch.manual_seed(1)
+    twin = transformers.LlamaForCausalLM(model.config)
+    twin.load_state_dict(model.state_dict())
+    oneshot.prune(model, [first], oneshot.admm(), sparsity=0.5)
+    oneshot.prune(twin, [first], oneshot.admm(), sparsity=0.5, work=tmp_path / "work", device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values()))
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+class Looped(torch.nn.Module):
+    """Its blocks are run twice."""
+
+    def __init__(self, blocks=2):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(blocks)])
+
+    def forward(self, x):
+        for block in [*self.blocks, *self.blocks]:
+            x = block(x)
+        return x
+
+
+class Passing(Looped):
+    """A block is called with what the block before it makes beside its state."""
+
+    def forward(self, x):
+        y = x
+        for block in self.blocks:
+            x, y = block(x, y.abs()), x
+        return x
+
+
+class Two(torch.nn.Linear):
+    def forward(self, x, extra):
+        return super().forward(x + extra)
+
+
+class Branching(Looped):
+    """What comes behind its blocks looks at values."""
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x if x.sum() > 0 else -x
+
+
+def passing():
+    model = Passing(3)
+    model.blocks = torch.nn.ModuleList([Two(4, 4) for _ in range(3)])
+    return model
+
+
+def of_meta(folder):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Looped(), "'blocks.0' was called twice for a batch"),
+        (lambda: Looped(1), "'blocks.0' was called twice for a batch"),
+        (passing, "'blocks.2' is called with something beside its state that the blocks before it compute"),
+        (Branching, "`model` must run without values behind its blocks, and Branching does not"),
+    ],
+)
+def test_models_that_cannot_be_streamed(build, words, tmp_path):
+    model = build()
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    with accelerate.init_empty_weights():
+        skeleton = build()
+    with pytest.raises(ValueError, match=re.escape(words)):
+        oneshot.prune_checkpoint(
+            tmp_path / "a.safetensors",
+            tmp_path / "b.safetensors",
+            skeleton,
+            [torch.randn(3, 4)],
+            oneshot.wanda(),
+            keep=1,
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert all(p.is_meta for p in skeleton.parameters())
+    assert not any("forward" in vars(m) for m in skeleton.modules())
+
+
+def test_in_memory_too_what_depends_on_other_blocks_is_refused():
+    model = passing()
+    with pytest.raises(ValueError, match=r"'blocks.2' is called with something beside its state"):
+        oneshot.prune(model, [torch.randn(3, 4)], oneshot.wanda(), keep=1)
+    with pytest.raises(ValueError, match=r"'blocks.0' was called twice"):
+        oneshot.prune(Looped(), [torch.randn(3, 4)], oneshot.wanda(), keep=1)
+
+
+def test_models_and_checkpoints_that_do_not_fit(tmp_path):
+    source = tmp_path / "source"
+    batches = saved("qwen3", source)
+
+    def pruned(model, source=source, **options):
+        oneshot.prune_checkpoint(source, tmp_path / "t", model, batches, oneshot.wanda(), keep=1, **options)
+
+    with pytest.raises(
+        ValueError, match=r"`model` must have no values, got Qwen3ForCausalLM with those of 'model.embed"
+    ):
+        pruned(in_memory(source))
+    with pytest.raises(ValueError, match=r"`model` must have its buffers, and 'model.rotary_emb.inv_freq'"):
+        pruned(of_meta(source))
+    saved("llama", tmp_path / "other")
+    with pytest.raises(
+        ValueError, match=r"`source` must have the tensors of Qwen3ForCausalLM under their names, and has no"
+    ):
+        pruned(empty(source), tmp_path / "other")
+    tensors = load_file(source / "model.safetensors")
+    (tmp_path / "wide").mkdir()
+    save_file(tensors | {"model.norm.weight": torch.ones(5)}, tmp_path / "wide/model.safetensors")
+    with pytest.raises(ValueError, match=r"`source` must have 'model.norm.weight' as \(16,\) of torch.float32"):
+        pruned(empty(source), tmp_path / "wide")
+    with pytest.raises(ValueError, match=r"`device` must be one of this machine, got 'cuda:99'"):
+        pruned(empty(source), device="cuda:99")
+    with pytest.raises(TypeError, match=r"`progress` must be callable"):
+        pruned(empty(source), progress=3)
+    with pytest.raises(OSError, match=r"`mask_file` .* cannot be found"):
+        pruned(empty(source), mask_file=tmp_path / "no" / "masks")
+    with pytest.raises(ValueError, match=r"`work` must be a new or an empty folder"):
+        pruned(empty(source), work=source)
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "other", "wide"}
+
+
+def test_a_weight_of_two_blocks_is_refused(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    model = model.to("meta")
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"no parameter in two blocks, and '0.weight' is '1.weight'"):
+        oneshot.prune_checkpoint(
+            tmp_path / "a.safetensors", tmp_path / "b.safetensors", model, [torch.ones(2, 4)], oneshot.wanda(), keep=1
+        )
+
+
+def test_experts_that_are_put_together_are_refused(tmp_path):
+    config, t = zoo_language._language("Mixtral", **LLAMA, num_experts_per_tok=2, num_local_experts=3)
+    t.MixtralForCausalLM(config).save_pretrained(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"is put together when it is loaded, as experts are. Load it"):
+        oneshot.prune_checkpoint(
+            tmp_path / "source",
+            tmp_path / "t",
+            empty(tmp_path / "source"),
+            [zoo_language._tokens()],
+            oneshot.wanda(),
+            keep=1,
+        )
