@@ -63,10 +63,12 @@ def _nobody(finished: int, blocks: int) -> None: ...
 def _device(value: Any) -> torch.device | None:
     if value is None:
         return None
+    if not isinstance(value, (str, torch.device)):
+        raise TypeError(f"`device` must be a device or its name, got {value!r}. For example device='cuda'.")
     try:
         device = torch.device(value)
         torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
         cause = str(error).splitlines()[0]
         raise ValueError(f"`device` must be one of this machine, got {value!r}: {cause}. For example 'cpu'.") from None
     return device

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from .._module.values import a_module
 from ._asked import Progress, asked
 from ._report import Pruned
 from ._rules import Rule
-from ._walk import walk
 
 
 def prune_checkpoint(
@@ -67,61 +65,8 @@ def prune_checkpoint(
 
     Reference: as for `prune`.
     """
-    from ..files._masks import join_masks
-    from ..files._names import a_path, named
-    from ..files._places import place_of
-    from ..files._prune import streamable
-    from ..files._targets import file_target
-    from ._stored import Stored, refuse_values
-    from ._work import working
-
     a_module(model, "model")
-    refuse_values(model)
     numbers = {"amount": amount, "keep": keep, "sparsity": sparsity}
     call = asked(model, batches, rule, numbers, default_masks, names, blocks, strict, device, progress)
-    path = a_path(source, "source")
-    with named("source"):
-        checkpoint = streamable(path)
-    goal = place_of(checkpoint, path, target)
-    if mask_file is not None:
-        file_target(mask_file, "mask_file")
-    place = Stored(model, checkpoint, call.blocks, call.device)
-    with _folder(work, goal) as folder, working(folder, call, place) as (record, states):
-        found = walk(model, call, place, record, states)
-        indices = range(len(call.blocks))
-        if mask_file is not None:
-            join_masks(mask_file, [record.masks(i) for i in indices])
-        left = _write(checkpoint, path, goal, place.names, [record.weights(i) for i in indices])
-    found.left_out.update(dict.fromkeys(left, "beside the checkpoint, and no part of it"))
-    return found
-
-
-@contextmanager
-def _folder(work: Any, target: Path) -> Iterator[Any]:
-    """The folder of work, or one that is removed in any case."""
-    if work is not None:
-        yield work
-        return
-    from ..files._atomic import scratch_folder
-
-    with scratch_folder(target) as folder:
-        yield folder
-
-
-def _write(checkpoint: Any, source: Path, target: Path, names: Mapping[str, str], blocks: list[Path]) -> list[str]:
-    """Write the checkpoint with the weights of the blocks; return what of the folder does not come along."""
-    from ..files._checkpoint import open_checkpoint
-    from ..files._places import is_folder, write_file, write_folder
-    from ..files._reading import Counter, reading
-    from ..files._rewriting import Plan
-
-    new = open_checkpoint(blocks)
-    with reading(checkpoint, Counter(None)) as files, reading(new, Counter(None)) as fresh:
-        stored: dict[str, Any] = {name: files.tensor(entry) for name, entry in checkpoint.entries.items()}
-        for name, entry in new.entries.items():
-            stored[names[name]] = fresh.tensor(entry).to(stored[names[name]].dtype)
-        plan = Plan(stored, {}, files.counter)
-        if is_folder(checkpoint, source):
-            return write_folder(checkpoint, plan, target, files)[1]
-        write_file(checkpoint, plan, target, files)
-        return []
+    streaming: Any = import_module("._streaming", __package__)  # which needs safetensors
+    return streaming.stream(source, target, model, call, mask_file, work)

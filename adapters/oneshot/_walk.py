@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -107,9 +108,8 @@ class Nowhere:
 def _work(work: Any, call: Asked, place: Place) -> AbstractContextManager[tuple[Record, States]]:
     if work is None:
         return nullcontext((Nowhere(), InMemory()))
-    from ._work import working  # which needs safetensors
-
-    return working(work, call, place)
+    module: Any = import_module("._work", __package__)  # which needs safetensors
+    return module.working(work, call, place)
 
 
 @contextmanager

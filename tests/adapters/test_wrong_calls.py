@@ -97,6 +97,9 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "names": ["0.weight"],
             "blocks": ["0"],
             "strict": True,
+            "work": None,
+            "device": "cpu",
+            "progress": lambda finished, blocks: None,
         },
     ),
     "oneshot.measure": (

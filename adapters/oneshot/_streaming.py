@@ -1,0 +1,71 @@
+"""From a checkpoint to a pruned one, with one block at a time in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..files._atomic import scratch_folder
+from ..files._checkpoint import Checkpoint, open_checkpoint
+from ..files._masks import join_masks
+from ..files._names import a_path, named
+from ..files._places import is_folder, place_of, write_file, write_folder
+from ..files._prune import streamable
+from ..files._reading import Counter, reading
+from ..files._rewriting import Plan
+from ..files._targets import file_target
+from ._asked import Asked
+from ._report import Pruned
+from ._stored import Stored, refuse_values
+from ._walk import walk
+from ._work import working
+
+
+def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: Any, work: Any) -> Pruned:
+    """Walk through a model whose values are in a checkpoint, and write another one."""
+    refuse_values(model)
+    path = a_path(source, "source")
+    with named("source"):
+        checkpoint = streamable(path)
+    goal = place_of(checkpoint, path, target)
+    if mask_file is not None:
+        file_target(mask_file, "mask_file")
+    place = Stored(model, checkpoint, call.blocks, call.device)
+    with _folder(work, goal) as folder, working(folder, call, place) as (record, states):
+        found = walk(model, call, place, record, states)
+        indices = range(len(call.blocks))
+        if mask_file is not None:
+            join_masks(mask_file, [record.masks(i) for i in indices])
+        left = _write(checkpoint, path, goal, place.names, [record.weights(i) for i in indices])
+    found.left_out.update(dict.fromkeys(left, "beside the checkpoint, and no part of it"))
+    return found
+
+
+@contextmanager
+def _folder(work: Any, target: Path) -> Iterator[Any]:
+    """The folder of work, or one that is removed in any case."""
+    if work is not None:
+        yield work
+        return
+    with scratch_folder(target) as folder:
+        yield folder
+
+
+def _write(
+    checkpoint: Checkpoint, source: Path, target: Path, names: Mapping[str, str], blocks: list[Path]
+) -> list[str]:
+    """Write the checkpoint with the weights of the blocks; return what of the folder does not come along."""
+    new = open_checkpoint(blocks)
+    with reading(checkpoint, Counter(None)) as files, reading(new, Counter(None)) as fresh:
+        stored: dict[str, Any] = {name: files.tensor(entry) for name, entry in checkpoint.entries.items()}
+        for name, entry in new.entries.items():
+            stored[names[name]] = fresh.tensor(entry).to(stored[names[name]].dtype)
+        plan = Plan(stored, {}, files.counter)
+        if is_folder(checkpoint, source):
+            return write_folder(checkpoint, plan, target, files)[1]
+        write_file(checkpoint, plan, target, files)
+        return []
