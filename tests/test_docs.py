@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
+import masklib as ml
+
 ROOT = Path(__file__).parents[1]
 ADVICE = {"lightning", "trainer", "gains"}  # others give advice there: on workers and loggers, on sparse tensors
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,3 +59,18 @@ def test_the_readme_has_exactly_two_lines_to_set_up_and_go():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_reference_has_every_public_name():
+    """Functions of the core one by one, all other public modules whole."""
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    functions = {name for name, value in vars(ml).items() if callable(value) and not name.startswith("_")}
+    assert functions == set(re.findall(r"^\.\. auto(?:function|class):: (?:masklib\.)?(\w+)$", pages, flags=re.M))
+    folders = (path for path in (ROOT / "adapters").iterdir() if not path.name.startswith(("_", ".")))
+    adapters = {f"masklib.adapters.{path.stem}" for path in folders} - {"masklib.adapters.cli", "masklib.adapters.demo"}
+    core = {f"masklib.{name}" for name in ("scores", "budgets", "schedules", "updates", "testing")}
+    assert adapters | core <= set(re.findall(r"^\.\. automodule:: ([\w.]+)$", pages, flags=re.M))
+
+
+def test_the_citation_is_of_this_version():
+    assert f"version: {ml.__version__}\n" in (ROOT / "CITATION.cff").read_text()
