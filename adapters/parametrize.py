@@ -55,7 +55,7 @@ def prune(
     *,
     importance_scores: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Prune parameters of a module by a method of the core; what one call names is one pool.
+    """Prune parameters of a module, as one pool, by a method of the core.
 
     A parameter that occurs under several (tied) names counts once, under the first, and is pruned under all of them.
 

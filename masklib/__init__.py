@@ -1,7 +1,7 @@
 """Pruning for PyTorch as a small algebra of pure functions.
 
-A score says how much each element matters; groups say which elements live and die together (items) and which items
-compete (pools); an amount says how many go; a mask is the answer: bool, True = kept.
+A score says how much each element matters. Groups say which elements live and die together (items), and which items
+compete (pools). An amount says how many go. A mask is the answer: bool, True = kept.
 """
 
 from masklib import budgets as budgets

@@ -17,9 +17,9 @@ def regrow(scores: TensorsT, default_mask: TensorsT | None = None, *, grow_score
         kept  = compute_mask(scores, default_mask, amount=amount)
         grown = the |default_mask| - |kept| highest of grow_scores outside kept
 
-    The number of live elements stays. What was just killed may grow again at once, and then keeps its value; what
-    grows out of the dead starts from whatever the parameter holds there, which the papers want to be zero: zero it by
-    `params = apply(params, default_mask)` before, and its optimizer state likewise.
+    The number of live elements stays. An element that was just killed may grow again at once, and then keeps its
+    value. One that was dead starts from whatever the parameter holds there. The papers want zero: call
+    `params = apply(params, default_mask)` before, and the same for the optimizer's state.
 
     RigL grows by the magnitude of the dense gradient (`dense_grad`), SET at random; both kill by magnitude, a share of
     each layer that decays along half a cosine:

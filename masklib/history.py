@@ -103,8 +103,8 @@ def layerwise(method: Callable[..., Any]) -> Callable[..., Any]:
         method: `method(scores, default_mask, **params) -> mask`.
 
     Returns:
-        The same method with one call a name; each parameter is one value for all, or a mapping with exactly the
-        scores' names. A tensor of the scores' shape stays a mapping of its one name, a number becomes one.
+        The method, called for each tensor by itself. Each parameter is one value for all tensors, or a mapping with
+        exactly the scores' names.
 
     Raises:
         TypeError: if the method is not callable.

@@ -127,7 +127,7 @@ def kept(params: Params, sparsities: Mapping[str, float], *, groups: Any = _ELEM
     Args:
         params: tensors by name.
         sparsities: in [0, 1], with exactly these names.
-        groups: what the items are, as for `compute_mask`; of one pool a tensor.
+        groups: what the items are, as for `compute_mask`; each tensor must be one pool.
 
     Returns:
         Counts by name, for `layerwise(method)(..., keep=counts)`.

@@ -65,7 +65,7 @@ def add_hessian(state: Hessian | None, inputs: TensorsT) -> Hessian:
 
         total += sum of x x^H,   count += how many x
 
-    The Hessian of the mean squared error is 2 / count * total; who needs it (`sparsegpt`) applies that factor.
+    The Hessian of the mean squared error is 2 / count * total; `sparsegpt` applies that factor.
 
     Args:
         state: what was added so far; None for nothing.

@@ -58,8 +58,8 @@ def gradual(
         score: `(params, evidence) -> scores`; magnitudes if None.
         observe: `(state, params, grads) -> state`, what to gather at each step, which is then the evidence; dense
             gradients are if None.
-        budget: `(params, sparsity) -> sparsities by name`, such as `budgets.erk`, with the method called once a name
-            and `keep=`; one pool if None. With a budget a step must be an int.
+        budget: `(params, sparsity) -> sparsities by name`, such as `budgets.erk`: the method is then called for
+            each tensor, with `keep=`. None for one pool. With a budget a step must be an int.
 
     Returns:
         The update; its last masks have exactly the schedule's last sparsity.
