@@ -118,7 +118,7 @@ def _entries(owner: nn.Module) -> Iterator[_Entry]:
 
 
 def _reason(owner: nn.Module, name: str, param: Tensor) -> str:
-    if not (isinstance(owner, _KINDS) or _is_conv1d(owner) or _is_expert(owner, param)):
+    if not (isinstance(owner, _KINDS) or is_conv1d(owner) or _is_expert(owner, param)):
         return f"of {type(owner).__name__}, which is no kind of layer that people prune"
     if isinstance(param, nn.parameter.UninitializedParameter):
         raise ValueError(f"{name!r} of {type(owner).__name__} is not initialized. Run a forward pass first.")
@@ -127,7 +127,7 @@ def _reason(owner: nn.Module, name: str, param: Tensor) -> str:
     return "" if param.dim() > 1 else "of one dim"
 
 
-def _is_conv1d(owner: nn.Module) -> bool:
+def is_conv1d(owner: nn.Module) -> bool:
     """Whether it is transformers' `Conv1D`, a Linear with an (in, out) weight; told by name, without importing it."""
     return any(kind.__name__ == "Conv1D" for kind in type(owner).__mro__) and hasattr(owner, "nf")
 

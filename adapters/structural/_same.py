@@ -52,11 +52,11 @@ def _against(expected: Any, run: Callable[[], Any]) -> str | None:
     try:
         got = run()
     except Exception as error:
-        return f"the smaller model fails: {first_line(error)[:-1]}"
+        return f"it fails: {first_line(error)[:-1]}"
     pairs = list(zip(_outputs(expected), _outputs(got)))
     if len(_outputs(expected)) != len(_outputs(got)) or any(a.shape != b.shape for a, b in pairs):
         return "the outputs have other shapes"
-    return next((f"the outputs differ by {gap:.1e}" for a, b in pairs if (gap := _gap(a, b)) is not None), None)
+    return next((f"the outputs differ by {apart:.1e}" for a, b in pairs if (apart := gap(a, b)) is not None), None)
 
 
 def _outputs(value: Any) -> list[Tensor]:
@@ -65,7 +65,7 @@ def _outputs(value: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _gap(a: Tensor, b: Tensor) -> float | None:
+def gap(a: Tensor, b: Tensor) -> float | None:
     """By how much two outputs differ for their size, where that is more than rounding."""
     if not a.numel() or not (a.is_floating_point() or a.is_complex()):
         return None if torch.equal(a, b) else float("inf")
