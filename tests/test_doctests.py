@@ -14,6 +14,7 @@ from hypothesis import find
 
 import masklib
 import masklib.adapters
+import masklib.adapters.accelerate
 import masklib.adapters.files
 import masklib.adapters.oneshot
 import masklib.adapters.prune
@@ -25,7 +26,7 @@ import masklib.testing
 CORE = [masklib, masklib.budgets, masklib.groups, masklib.schedules, masklib.scores, masklib.selection]
 CORE += [masklib.surgery, masklib.updates]
 ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.oneshot, masklib.adapters.structural]
-ADAPTERS += [masklib.adapters.training, masklib.adapters.report]
+ADAPTERS += [masklib.adapters.training, masklib.adapters.report, masklib.adapters.accelerate]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"

@@ -109,10 +109,11 @@ def _tried(layer: nn.Module, inputs: list[Tensor], clock: _Clock, margin: float)
             forms[name] = form
     seconds = clock({name: _run(form, inputs) for name, form in forms.items()})
     best = min(seconds, key=lambda name: seconds[name])
-    form = best if seconds["dense"] >= margin * seconds[best] else "dense"
+    chosen = best if seconds["dense"] >= margin * seconds[best] else "dense"
     matrix = matrix_of(layer)
-    row = Layer(type(layer).__name__, tuple(matrix.shape), alive(matrix), seconds, untried, form)  # type: ignore[arg-type]
-    return _Found(row, None if form == "dense" else forms[form])
+    shape = matrix.shape[0], matrix.shape[1]
+    row = Layer(type(layer).__name__, shape, alive(matrix), seconds, untried, chosen)
+    return _Found(row, None if chosen == "dense" else forms[chosen])
 
 
 def _sentence(text: str) -> str:
@@ -128,9 +129,7 @@ def _run(form: nn.Module, inputs: list[Tensor]) -> Callable[[], None]:
     return run
 
 
-def _without_spoilers(
-    model: nn.Module, fast: nn.Module, found: dict[str, _Found], inputs: Any
-) -> dict[str, _Found]:
+def _without_spoilers(model: nn.Module, fast: nn.Module, found: dict[str, _Found], inputs: Any) -> dict[str, _Found]:
     """Without layers that the model cannot do with in another form, such as those whose weights it reads itself."""
 
     def wrong(names: Any) -> str | None:
@@ -153,7 +152,10 @@ def _kept_dense(found: _Found, why: str | None) -> _Found:
     if why is None:
         return found
     row = found.row
-    return _Found(row._replace(form="dense", untried={**row.untried, row.form: f"the model needs it dense: {_sentence(why)}"}), None)
+    return _Found(
+        row._replace(form="dense", untried={**row.untried, row.form: f"the model needs it dense: {_sentence(why)}"}),
+        None,
+    )
 
 
 def _with(model: nn.Module, layers: Mapping[str, Any]) -> nn.Module:

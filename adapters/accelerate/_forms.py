@@ -38,8 +38,9 @@ def alive(matrix: Tensor) -> float:
 
 def forms_of(layer: nn.Module) -> tuple[Forms, dict[str, str]]:
     """What makes the forms that could be faster, and why the others could not be, by name."""
-    matrix, forms, untried = matrix_of(layer), {}, {}
-    sparse = _class_of(layer)
+    matrix, sparse = matrix_of(layer), _class_of(layer)
+    forms: Forms = {}
+    untried: dict[str, str] = {}
     for block in (None, *_BLOCKS):
         name = "csr" if block is None else f"bsr{block}"
         why = _not_sparse(matrix, block)

@@ -76,7 +76,7 @@ class SparseLinear(nn.Module):
             check_invariants=checked,
         )
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Linear calls it
+    def forward(self, input: Tensor) -> Tensor:
         """Multiply (..., in) into (..., out)."""
         rows = input.reshape(-1, self.in_features)
         weight = self._for(input)
@@ -148,10 +148,10 @@ class SparseConv(SparseLinear):
         self.kernel_size, self.stride, self.dilation = (
             tuple(1 for _ in first) + tuple(given) for given in (layer.kernel_size, layer.stride, layer.dilation)
         )
-        self.padding = tuple(layer._reversed_padding_repeated_twice) + first * 2
+        self.padding = tuple(layer._reversed_padding_repeated_twice)
         self.padding_mode = layer.padding_mode
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Conv2d calls it
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (batch, in, ...), or (in, ...), into as many dims of `out` channels."""
         images = input if input.dim() > self.sides + 1 else input[None]
         columns, sizes = self._unfolded(images)
@@ -169,7 +169,7 @@ class SparseConv(SparseLinear):
         """What the kernel sees at each place, (batch, in * kernel, places), and how the places lie."""
         if any(self.padding):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            images = functional.pad(images, self.padding[: 2 * self.sides], mode)
+            images = functional.pad(images, self.padding, mode)
         images = images if self.sides == 2 else images.unsqueeze(2)
         reach = [(k - 1) * gap for k, gap in zip(self.kernel_size, self.dilation)]
         sizes = [(n - r - 1) // step + 1 for n, r, step in zip(images.shape[2:], reach, self.stride)]

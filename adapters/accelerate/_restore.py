@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from masklib import _read
+
 from .._module.values import a_module
 from ._forms import as_sparse, no_layer
 from ._replace import replaced
@@ -53,6 +55,8 @@ def _sparse_names(state: Any) -> dict[str, bool]:
         raise TypeError(
             f"`state` must be a mapping of tensors by name, got {type(state).__name__}. For example fast.state_dict()."
         )
+    for name in state:
+        _read.is_name(name, "state")
     ends = {"crow_indices": False, "halved": True}
-    found = [(*str(name).rpartition("."), str(name)) for name in state]
-    return {prefix: ends[last] for prefix, _, last, _ in found if last in ends}
+    found = [name.rpartition(".") for name in state]
+    return {prefix: ends[last] for prefix, _, last in found if last in ends}

@@ -44,7 +44,7 @@ class TwoOfFour(nn.Module):
         """The weight, of shape (out, in), with its zeros."""
         return self.halved
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Linear calls it
+    def forward(self, input: Tensor) -> Tensor:
         """Multiply (..., in) into (..., out)."""
         dense = not input.is_cuda or (torch.is_grad_enabled() and input.requires_grad)
         return functional.linear(input, self.weight if dense else self.packed(), self.bias)

@@ -67,7 +67,9 @@ class Table(NamedTuple):
         replaced = sum(layer.form != "dense" for layer in self.layers.values())
         before, after = (f"{1e3 * seconds:.3f} ms" for seconds in (self.before, self.after))
         if replaced:
-            return f"{replaced} of {len(self.layers)} layers replaced: {before} -> {after} ({self.gain:.2f} times as fast)"
+            return (
+                f"{replaced} of {len(self.layers)} layers replaced: {before} -> {after} ({self.gain:.2f} times as fast)"
+            )
         if self.after > self.before:
             return f"nothing is faster here: with the faster layers a run takes {after}, not {before}; all stay dense"
         return f"nothing is faster here: all {len(self.layers)} layers stay dense, a run takes {before}"

@@ -32,6 +32,7 @@ SURFACE = {
     "plot": {"mask", "overlap", "schedule", "scores", "sparsity", "training"},
     "report": {"Difference", "Layer", "Report", "diff", "report"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
+    "accelerate": {"Layer", "SparseConv", "SparseLinear", "Table", "TwoOfFour", "accelerate", "race", "restore"},
     "structural": {
         *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"]
     },

@@ -12,6 +12,7 @@ from torch import nn
 from wrong import M, W, X, called, told
 
 import masklib as ml
+import masklib.adapters.accelerate as accelerate
 import masklib.adapters.checkpoint as checkpoint
 import masklib.adapters.oneshot as oneshot
 import masklib.adapters.optimizer as optimizer
@@ -119,6 +120,11 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     ),
     "oneshot.wanda": (oneshot.wanda, lambda: {"groups": ml.rows()}),
     "oneshot.ria": (oneshot.ria, lambda: {"power": 0.5, "groups": None}),
+    "accelerate": (
+        accelerate.accelerate,
+        lambda: {"model": layer(), "example_inputs": (X,), "margin": 1.1, "timer": accelerate.race},
+    ),
+    "restore": (accelerate.restore, lambda: {"model": layer(), "state": accelerate.SparseLinear(layer()).state_dict()}),
     "weights": (weights, lambda: {"module": layer()}),
     "skipped": (skipped, lambda: {"module": layer()}),
     "keep_zero": (optimizer.keep_zero, keep_zero),
