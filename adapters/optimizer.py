@@ -28,13 +28,12 @@ def __dir__() -> list[str]:
 def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Handle:
     """Hold masked entries, and every optimizer state of their shape, at exactly zero after each step.
 
-    Any optimizer will do: a state tensor of a parameter's shape (momentum, averages, sums of squares) is treated like
-    the parameter itself; that of a scalar parameter cannot be told from a counter and is left alone. Takes effect at
-    once and after every step, for what is pruned then, by `adapters.prune` or `adapters.parametrize`, and for good for
-    what `remove` made permanent afterwards; `undo` sets free. Without it nothing is lost while a module is pruned,
-    since masked entries are not seen; but `remove` and the steps after it would revive them. The dense values behind a
-    mask are zeroed too, so `undo` no longer brings them back. Several optimizers may share a module, each holding what
-    is its own.
+    Any optimizer will do. A state tensor of a parameter's shape (momentum, averages, sums of squares) is treated like
+    the parameter itself. The state of a scalar parameter cannot be told from a counter, and is left alone.
+
+    It takes effect at once and after every step, for what is pruned then by `adapters.prune` or `adapters.parametrize`.
+    After `remove` the zeros stay held; after `undo` they do not. The dense values behind a mask are zeroed too, so
+    `undo` no longer brings them back. Several optimizers may share a module, each holding what is its own.
 
     Args:
         optimizer: it must hold the parameters.

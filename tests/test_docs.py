@@ -48,6 +48,13 @@ def test_snippets_run(page, monkeypatch):
             exec(compile(block, str(page), "exec"), vars(module))
 
 
+def test_a_session_that_prints_something_else_is_noticed(tmp_path):
+    right = ">>> raise ValueError('a b')\nTraceback (most recent call last):\nValueError: a\nb\n"
+    session(right, tmp_path, {})
+    with pytest.raises(AssertionError, match="a c"):
+        session(right.replace("a\nb", "a c"), tmp_path, {})
+
+
 def test_the_readme_has_exactly_two_lines_to_set_up_and_go():
     lines = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
     assert [line.count("\n") for line in lines] == [1, 1]
