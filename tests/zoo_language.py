@@ -40,6 +40,21 @@ def gemma3():
     return t.Gemma3ForCausalLM(config), _tokens()
 
 
+def mixture(kind, **more):
+    """Experts by batched products, since grouped ones are not for float64."""
+    config, t = _language(kind, **_LLAMA, num_experts_per_tok=2, **more)
+    config._experts_implementation = "batched_mm"
+    return getattr(t, f"{kind}ForCausalLM")(config), _tokens()
+
+
+def mixtral():
+    return mixture("Mixtral", num_local_experts=5)
+
+
+def qwen3moe():
+    return mixture("Qwen3Moe", num_experts=5, moe_intermediate_size=12, head_dim=4)
+
+
 def gpt2():
     config, t = _language(
         "GPT2",
@@ -93,4 +108,4 @@ def t5():
     return t.T5ForConditionalGeneration(config), {**_tokens(), "decoder_input_ids": torch.randint(32, (2, 5))}
 
 
-LANGUAGE = {f.__name__: f for f in (llama, qwen3, gemma3, gpt2, opt, bert, vit, t5)}
+LANGUAGE = {f.__name__: f for f in (llama, qwen3, gemma3, mixtral, qwen3moe, gpt2, opt, bert, vit, t5)}

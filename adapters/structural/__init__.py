@@ -3,6 +3,8 @@
 from ._count import Count as Count
 from ._count import count as count
 from ._count import within as within
+from ._expert_norms import expert_norms as expert_norms
+from ._experts import drop_experts as drop_experts
 from ._optimizer import shrink_optimizer as shrink_optimizer
 from ._sets import Dim as Dim
 from ._sets import Fixed as Fixed

@@ -10,6 +10,8 @@ import numpy as np
 from ._plain import pointwise, table
 from ._walk import Act, Rule, Walk, fixed, made_of
 
+GOES_ALONG = "goes along it, so that what is left would change"
+
 
 def _given_dims(a: SimpleNamespace, count: int) -> set[int]:
     dims = getattr(a, "dim", None)
@@ -31,7 +33,9 @@ def reduces(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     over = over or {len(act.dims) - 1}
     keep = getattr(a, "keepdim", False)
     dims = [np.zeros(1, np.int64) if d in over else x for d, x in enumerate(act.dims) if keep or d not in over]
-    return made_of(out, lambda t: Act(tuple(dims), act.weight) if len(dims) == len(t.shape) else Act(fixed(t.shape)))
+    silent = act.silent and walk.kind in ("sum", "mean")  # over other dims, zeros make zeros
+    result = Act(tuple(dims), act.weight, silent)
+    return made_of(out, lambda t: result if len(dims) == len(t.shape) else Act(fixed(t.shape)))
 
 
 def folds(walk: Walk, act: Act) -> bool:
@@ -48,7 +52,7 @@ def along(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     first = out[0] if isinstance(out, (list, tuple)) else out
     over = _given_dims(a, len(act.dims)) | {d for d, n in enumerate(first.shape) if n != len(act.dims[d])}
     for d in over:
-        walk.fix(act.dims[d], "goes along it, so that what is left would change")
+        walk.fix(act.dims[d], GOES_ALONG)
     dims = tuple(np.zeros(int(n), np.int64) if d in over else act.dims[d] for d, n in enumerate(first.shape))
     return made_of(out, lambda t: Act(dims))
 
@@ -126,13 +130,14 @@ def index(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     for array in a.self.dims[:last]:
         walk.fix(array, "is indexed by number")
     kept = a.self.dims[last:]
-    return Act((*fixed(out.shape[: len(out.shape) - len(kept)]), *kept), a.self.weight)
+    numbers = a.self.numbers if len(a.self.dims) == 1 else None
+    return Act((*fixed(out.shape[: len(out.shape) - len(kept)]), *kept), a.self.weight, a.self.silent, numbers)
 
 
 RULES: dict[str, Rule] = {
     **table(reduces, "mean sum var std prod amax amin max min argmax argmin any all norm logsumexp"),
     **table(reduces, "linalg_vector_norm"),
-    **table(along, "softmax log_softmax _softmax _log_softmax cumsum cumprod sort topk gather index_select"),
+    **table(along, "cumprod gather index_select"),
     **table(along, "cummax diff"),
     **table(reduces, "median nansum var_mean std_mean aminmax count_nonzero"),
     **table(along, "take_along_dim logcumsumexp argsort"),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ._routing import settle
 from ._walk import Act, Rule, Walk, acts, fixed, walk_graph
 
 
@@ -42,6 +43,16 @@ def twin(model: nn.Module) -> nn.Module:
     return copied
 
 
+def traced(model: nn.Module) -> nn.Module:
+    """A twin that computes experts together: a loop over those that were chosen cannot be captured."""
+    hosts = twin(model)
+    for module in hosts.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "_experts_implementation", None) == "eager":
+            config._experts_implementation = "batched_mm"
+    return hosts
+
+
 def call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Example inputs as positional and keyword arguments."""
     if isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs):
@@ -57,7 +68,7 @@ def call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def capture(model: nn.Module, inputs: Any) -> Captured:
     """Export a twin of the model; parameters and buffers by their first names."""
     args, kwargs = call(inputs)
-    hosts = twin(model)
+    hosts = traced(model)
     with quiet():
         try:
             program = torch.export.export(hosts, args, kwargs, strict=False)
@@ -138,6 +149,7 @@ def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Ru
         why = captured.held.get(name, unused)
         for array in act.dims if why else ():
             walk.labels.fix(array, str(why))
+    settle(walk)
     return known
 
 

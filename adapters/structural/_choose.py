@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from . import _along, _layers, _plain, _views
+from . import _along, _layers, _plain, _routing, _views
 from ._capture import Captured, walked
 from ._uses import Uses
 from ._walk import Rule, Walk
 
-RULES: dict[str, Rule] = {**_plain.RULES, **_along.RULES, **_views.RULES, **_layers.RULES}
+RULES: dict[str, Rule] = {**_plain.RULES, **_along.RULES, **_views.RULES, **_layers.RULES, **_routing.RULES}
 
 
 def best_walk(captured: Captured, shapes: Mapping[str, Any], uses: Uses) -> Any:

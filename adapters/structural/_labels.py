@@ -22,6 +22,7 @@ class Labels:
         self.parent: Array = np.zeros(1024, dtype=np.int64)
         self.dead = np.zeros(1024, dtype=bool)
         self.dead[0] = True
+        self.routed = np.zeros(1024, dtype=bool)
         self.marks: list[tuple[Array, str]] = []
 
     def fresh(self, count: int) -> Array:
@@ -30,6 +31,7 @@ class Labels:
         while self.used > len(self.parent):
             self.parent = np.concatenate([self.parent, np.zeros_like(self.parent)])
             self.dead = np.concatenate([self.dead, np.zeros_like(self.dead)])
+            self.routed = np.concatenate([self.routed, np.zeros_like(self.routed)])
         new = np.arange(start, self.used, dtype=np.int64)
         self.parent[new] = new
         return new
@@ -57,7 +59,8 @@ class Labels:
             left, right, a, b = left[apart], right[apart], a[apart], b[apart]
             low, high = np.minimum(a, b), np.maximum(a, b)
             np.minimum.at(self.parent, high, low)  # a root that several pairs hang goes below the least of them
-            np.logical_or.at(self.dead, self.roots(high), self.dead[high])
+            for marked in (self.dead, self.routed):
+                np.logical_or.at(marked, self.roots(high), marked[high])
 
     def fix(self, labels: Array, why: str) -> None:
         """Let labels be such as cannot be cut."""
@@ -66,9 +69,17 @@ class Labels:
             self.dead[self.roots(labels)] = True
             self.marks.append((labels.reshape(-1).copy(), why))
 
+    def route(self, labels: Array) -> None:
+        """Let labels be experts, among which a router chooses."""
+        self.routed[self.roots(labels)] = True
+
     def alive(self, labels: Array) -> Any:
         """Which labels can still be cut."""
         return ~self.dead[self.roots(labels)]
+
+    def experts(self, labels: Array) -> Any:
+        """Which labels are experts that can be removed."""
+        return self.alive(labels) & self.routed[self.roots(labels)]
 
     def reasons(self) -> dict[int, list[str]]:
         """Why each fixed root is fixed."""

@@ -109,7 +109,7 @@ def matmul(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     batch = out.shape[: len(out.shape) - len(ends)]
     first = aligned(walk, [Act(left.dims[:-2]), Act(right.dims[:-2])], batch)
     walk.products.append((*first, *ends, left.dims[-1]))
-    return Act((*first, *ends), both)
+    return Act((*first, *ends), both, left.weight or right.weight)
 
 
 def einsum(walk: Walk, a: SimpleNamespace, out: Any) -> Any:

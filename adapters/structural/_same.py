@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,13 @@ from ._capture import call, first_line, quiet, twin
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
-def difference(model: nn.Module, masked: Mapping[str, Tensor], small: nn.Module, inputs: Any) -> str | None:
+# What a twin of the larger model is run under, from the twin: a context.
+Under = Callable[[nn.Module], AbstractContextManager[Any]]
+
+
+def difference(
+    model: nn.Module, masked: Mapping[str, Tensor], small: nn.Module, inputs: Any, under: Under = nullcontext
+) -> str | None:
     """How the smaller model differs from the masked one, on the inputs and on twice the batch; None if it does not."""
     big, little = twin(model), twin(small)
     with quiet():
@@ -24,7 +31,8 @@ def difference(model: nn.Module, masked: Mapping[str, Tensor], small: nn.Module,
             args, kwargs = call(each)
             torch.manual_seed(0)  # for models that draw; the caller's generator is put back
             try:
-                expected = torch.func.functional_call(big, dict(masked), args, kwargs)
+                with under(big):
+                    expected = torch.func.functional_call(big, dict(masked), args, kwargs)
             except Exception:
                 if each is inputs:
                     raise

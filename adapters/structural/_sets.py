@@ -78,15 +78,15 @@ class Fixed(NamedTuple):
     why: tuple[str, ...]
 
 
-def sets_of(walk: Walk, known: Mapping[str, Any], parameters: Any) -> list[Set]:
-    """Join positions of one root to a unit, and units that lie in the same dims to a set."""
+def sets_of(walk: Walk, known: Mapping[str, Any], parameters: Any, *, experts: bool = False) -> list[Set]:
+    """Join positions of one root to a unit, and units that lie in the same dims to a set: of units, or of experts."""
     places = [(name, d, array) for name, act in known.items() for d, array in enumerate(act.dims) if len(array)]
     if not places:
         return []
     number = np.concatenate([np.full(len(array), i) for i, (_, _, array) in enumerate(places)])
     position = np.concatenate([np.arange(len(array)) for _, _, array in places])
     labels = np.concatenate([array for _, _, array in places])
-    live = walk.labels.alive(labels)
+    live = walk.labels.alive(labels) & (walk.labels.experts(labels) == experts)
     roots, number, position = walk.labels.roots(labels)[live], number[live], position[live]
     order = np.lexsort((position, number, roots))
     roots, number, position = roots[order], number[order], position[order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from masklib.masking import apply
 from ._capture import first_names, tensors
 from ._cut import dead_units, kept_places, roots_of, smaller
 from ._fold import epsilons, folded, readings
-from ._same import difference
+from ._same import Under, difference
 from ._settings import Cut, follow_config
-from ._sizes import changes, known_numbers, set_all, sizes_after, tries
+from ._sizes import Change, changes, known_numbers, set_all, sizes_after, tries
 from ._structure import Structure
 
 
@@ -63,19 +64,31 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor], structure: Structure) 
 
 def _tried(model: nn.Module, params: Any, masks: Any, structure: Structure, dead: Any) -> tuple[nn.Module, str | None]:
     """The smaller model with numbers that make it compute what the masked one does; or why it does not."""
-    shapes = {name: tensor.shape for name, tensor in tensors(model)}
-    small, masked = smaller(model, masks, kept_places(structure, dead, shapes)), apply(params, masks)
-    gone, why = roots_of(structure, dead), None
-    found, before = changes(model, structure, gone), dict(model.named_modules())
+    shapes, gone = {name: tensor.shape for name, tensor in tensors(model)}, roots_of(structure, dead)
+    small = smaller(model, masks, kept_places(structure, dead, shapes))
+    return small, fitted(model, apply(params, masks), small, structure, gone, changes(model, structure, gone))
+
+
+def fitted(
+    model: nn.Module,
+    masked: Mapping[str, Tensor],
+    small: nn.Module,
+    structure: Structure,
+    gone: Any,
+    found: list[Change],
+    under: Under = nullcontext,
+) -> str | None:
+    """Set the numbers with which the smaller model computes what the masked one does; or why there are none."""
+    before, why = dict(model.named_modules()), None
     for chosen in tries(model, found):
         for change in found:
             setattr(small.get_submodule(change.path), change.name, getattr(before[change.path], change.name))
         set_all(small, chosen)
         for _ in readings(small, folded(structure, gone)):
-            why = difference(model, masked, small, structure.inputs)
+            why = difference(model, masked, small, structure.inputs, under)
             if why is None:
-                return small, None
-    return small, why
+                return None
+    return why
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -139,7 +152,15 @@ def _refuse_cut(model: nn.Module, params: Any, masks: Any, structure: Structure,
             guilty = f" Not even of {structure.sets[i]!r} alone can units be cut."
             break
     raise ValueError(
-        f"`masks` cut a model that would no longer compute what the masked one does: {why}.{guilty} Where the code "
-        "holds a size as a number of its own, let it read the size from a tensor, or leave the set out with "
-        "structure.select()."
+        f"`masks` cut a model that would no longer compute what the masked one does: {why}.{guilty} {_advice(why)} "
+        "Or leave the set out with structure.select()."
     )
+
+
+def _advice(why: str) -> str:
+    if "multiple of" in why:  # the kernels of grouped products read rows of whole 16 bytes
+        return (
+            "Keep so many units of each set that a row of the cut weights has whole multiples of these bytes, or let "
+            "the model do without that kernel: model.set_experts_implementation('batched_mm') in transformers."
+        )
+    return "Where the code holds a size as a number of its own, let it read the size from a tensor."

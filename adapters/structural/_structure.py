@@ -26,6 +26,7 @@ class Structure:
 
     Args:
         sets: each with its units, as names, dims and positions.
+        experts: of each mixture, by the path that its router and its experts share; `drop_experts` removes them.
         fixed: the dims of parameters that cannot be cut, with the reasons.
         shapes: of the tensors that the sets span, by name.
         unknown: the operators that are not known, with a module in which each is met.
@@ -37,6 +38,7 @@ class Structure:
     """
 
     sets: tuple[Set, ...]
+    experts: dict[str, Set]
     fixed: tuple[Fixed, ...]
     shapes: dict[str, tuple[int, ...]]
     unknown: dict[str, str]
@@ -123,10 +125,12 @@ class Structure:
         3 units of 0.weight[0], 0.bias[0], 2.weight[1]
         2.weight[0] stays (1): the model returns it
         """
-        known = dict.fromkeys([*self.shapes, *(f.name for f in self.fixed)])
+        routed = (d.name for s in self.experts.values() for d in s.dims)
+        known = dict.fromkeys([*self.shapes, *routed, *(f.name for f in self.fixed)])
         if name is not None and name not in known:
             raise ValueError(f"`name` must be one of {list(known)}, got {name!r}.")
-        lines = [str(s) for s in self.sets if name is None or any(d.name == name for d in s.dims + s.buffers)]
+        found = [(s, str(s)) for s in self.sets] + [(s, _chosen(str(s))) for s in self.experts.values()]
+        lines = [line for s, line in found if name is None or any(d.name == name for d in s.dims + s.buffers)]
         return "\n".join([*lines, *(_stays(f) for f in self.fixed if name in (None, f.name)), *self._unknown()])
 
     def _unknown(self) -> Iterator[str]:
@@ -135,7 +139,7 @@ class Structure:
 
     def __repr__(self) -> str:
         head = f"{len(self.sets)} sets, {sum(s.units for s in self.sets)} units, {len(self.names)} tensors"
-        return "\n".join([head, *_lines(self.sets)])
+        return "\n".join([head, *_lines(self.sets), *map(_chosen, _lines(self.experts.values()))])
 
 
 def _lines(sets: Iterable[Set]) -> Iterator[str]:
@@ -145,6 +149,10 @@ def _lines(sets: Iterable[Set]) -> Iterator[str]:
         alike.setdefault(re.sub(r"\d+\.", "*.", str(each)), []).append(repr(each))
     for first, *others in alike.values():
         yield f"  {first}" + (f" ({len(others) + 1} like this)" if others else "")
+
+
+def _chosen(line: str) -> str:
+    return line.replace("units", "experts", 1) + ", among which a router chooses: drop_experts() removes them"
 
 
 def _stays(each: Fixed) -> str:
@@ -183,9 +191,11 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
     walk, known = best_walk(captured, shapes, uses)
     parameters = {name for name, _ in model.named_parameters()}
     found = [s for s in sets_of(walk, known, parameters) if s.units > 1]
+    experts = [s for s in sets_of(walk, known, parameters, experts=True) if s.units > 1]
     spanned = {d.name for s in found for d in s.dims}
     return Structure(
         tuple(found),
+        {_shared(s): s for s in experts},
         tuple(fixed_of(walk, known, parameters)),
         {n: shape for n, (shape, _) in shapes.items() if n in spanned},
         walk.unknown,
@@ -195,6 +205,12 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
         known,
         uses,
     )
+
+
+def _shared(each: Set) -> str:
+    """The path that the names of a set begin with."""
+    paths = zip(*(d.name.split(".")[:-1] for d in each.dims))
+    return ".".join(first for first, *others in paths if all(other == first for other in others))
 
 
 def _labelled(tensor: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ._capture import call, first_line, quiet, twin
+from ._capture import call, first_line, quiet, traced
 
-# By module, operator, and the how-manieth call of it there: the attribute at each place of the sizes.
-Uses = dict[tuple[str, str, int], dict[int, str]]
+# A call of an operator: the module whose code calls, the operator, and the how-manieth call of it there.
+Key = tuple[str, str, int]
+Uses = dict[Key, dict[int, str]]  # by call, the attribute at each place of the sizes
+Met = Callable[[Key, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 LAYERS = (
     "Linear",
@@ -35,23 +37,25 @@ class Told(int):
     name: str
 
 
-class _Watch(TorchFunctionMode):
-    """Note where attributes arrive as sizes."""
+class Watch(TorchFunctionMode):
+    """Let `met(key, func, args, kwargs)` return what each call in the code of modules returns."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: nn.Module, met: Met) -> None:
         super().__init__()
-        self.path: list[str] = [""]
+        self.hosts, self.met, self.path = hosts, met, [""]
         self.calls: dict[tuple[str, str], int] = {}
-        self.uses: Uses = {}
+
+    def __enter__(self) -> Any:
+        """Follow whose code runs."""
+        for path, module in self.hosts.named_modules():
+            _follow(module, path, self.path)
+        return super().__enter__()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count the call, and let it be met."""
         key = self.path[-1], getattr(func, "__name__", "")
         nth = self.calls[key] = self.calls.get(key, 0) + 1
-        sizes = [x for x in pytree.tree_leaves((args, kwargs or {})) if not isinstance(x, Tensor)]
-        for place, size in enumerate(sizes):
-            if isinstance(size, Told):
-                self.uses.setdefault((*key, nth), {})[place] = size.name
-        return func(*args, **(kwargs or {}))
+        return self.met((*key, nth), func, args, kwargs or {})
 
 
 def own_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
@@ -62,23 +66,30 @@ def own_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 
 def uses_of(model: nn.Module, inputs: Any) -> Uses:
     """Run a twin of the model whose numbers tell where they come from."""
-    hosts, watch = twin(model), _Watch()
-    for path, module in hosts.named_modules():
+    hosts, uses = traced(model), Uses()
+    for module in hosts.modules():
         for name, value in list(own_numbers(module)):
             told = Told(value)
             told.name = name
             setattr(module, name, told)
-        _follow(module, path, watch.path)
+
+    def met(key: Key, func: Any, args: Any, kwargs: Any) -> Any:
+        sizes = [x for x in pytree.tree_leaves((args, kwargs)) if not isinstance(x, Tensor)]
+        for place, size in enumerate(sizes):
+            if isinstance(size, Told):
+                uses.setdefault(key, {})[place] = size.name
+        return func(*args, **kwargs)
+
     args, kwargs = call(inputs)
     with quiet():
         try:
-            with watch:
+            with Watch(hosts, met):
                 hosts(*args, **kwargs)
         except Exception as error:
             if any(t.is_meta for t in model.parameters()):
                 return {}  # code that looks at values; shrink refuses what is on the meta device
             raise ValueError(f"`model` cannot be run on these `example_inputs`: {first_line(error)}") from error
-    return watch.uses
+    return uses
 
 
 def _follow(module: nn.Module, path: str, stack: list[str]) -> None:

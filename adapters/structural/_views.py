@@ -20,7 +20,7 @@ def view(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dims = regroup(walk, act, shape)
     for place, array in enumerate(dims):
         walk.size(array, place)
-    return Act(dims, act.weight, act.silent)
+    return Act(dims, act.weight, act.silent, act.numbers)
 
 
 def regroup(walk: Walk, act: Act, shape: Sizes) -> tuple[Array, ...]:
@@ -152,7 +152,7 @@ def turned(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
 def unsqueeze(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dims = list(a.self.dims)
     dims.insert(a.dim % len(out.shape), np.zeros(1, dtype=np.int64))
-    return Act(tuple(dims), a.self.weight)
+    return Act(tuple(dims), a.self.weight, a.self.silent)
 
 
 def expand(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -173,7 +173,7 @@ def repeat(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
 def repeat_interleave(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     act, dim = a.all[0], (a.dim or 0) % len(out.shape)
     times = int(out.shape[dim]) // len(act.dims[dim])
-    return Act((*act.dims[:dim], np.repeat(act.dims[dim], times), *act.dims[dim + 1 :]), act.weight)
+    return Act((*act.dims[:dim], np.repeat(act.dims[dim], times), *act.dims[dim + 1 :]), act.weight, act.silent)
 
 
 def pixel_shuffle(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

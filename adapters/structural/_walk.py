@@ -23,11 +23,13 @@ class Act(NamedTuple):
         dims: one int64 array a dim, as long as the dim.
         weight: whether it is made of parameters alone.
         silent: whether all that belongs to a masked unit is exactly zero in it.
+        numbers: of a tensor of whole numbers, the labels of the positions that it numbers or counts.
     """
 
     dims: Dims
     weight: bool = False
     silent: bool = False
+    numbers: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,6 +55,24 @@ class Size(NamedTuple):
     name: str | None = None
 
 
+class Route(NamedTuple):
+    """Where something is chosen along a dim.
+
+    Args:
+        path: the module whose code chooses.
+        call: the operator, and the how-manieth call of it in the module.
+        labels: of the dim.
+        dim: counted from the last.
+        at: the place in words.
+    """
+
+    path: str
+    call: tuple[str, int]
+    labels: Array
+    dim: int
+    at: str
+
+
 @dataclass
 class Walk:
     """What is known while the graph is walked through.
@@ -61,6 +81,7 @@ class Walk:
         choices: at which regrouping another factor than the first is kept, by site.
         norms: the modules that divide by the root mean square over the last dim, and have a weight and an epsilon.
         folds: those of them that were met, each with the dim; what a cut of it changes is folded into the weight.
+        routes: where something is chosen along a dim, which is fixed at the end unless experts are chosen.
         products: for each contraction the dims whose sizes multiply to its number of multiplications.
     """
 
@@ -71,6 +92,7 @@ class Walk:
     sites: dict[str, tuple[int, Array]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     folds: dict[str, Array] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
     products: list[tuple[Array, ...]] = field(default_factory=list)
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     at: str = ""
@@ -90,9 +112,14 @@ class Walk:
         self.labels.fix(array, f"{self.at} {what}")
         return np.zeros_like(array)
 
+    @property
+    def call(self) -> tuple[str, int]:
+        """The operator, and the how-manieth call of it in the module."""
+        return self.kind, self.calls[self.path, self.kind]
+
     def size(self, labels: Array, place: int = 0, name: str | None = None) -> None:
         """Note a number of the code."""
-        self.sizes.append(Size(self.path, labels, (self.kind, self.calls[self.path, self.kind]), place, name))
+        self.sizes.append(Size(self.path, labels, self.call, place, name))
 
 
 Rule = Callable[[Walk, SimpleNamespace, Any], Any]
