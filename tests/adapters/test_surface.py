@@ -34,7 +34,8 @@ SURFACE = {
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
     "accelerate": {"Layer", "SparseConv", "SparseLinear", "Table", "TwoOfFour", "accelerate", "race", "restore"},
     "structural": {
-        *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"]
+        *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"],
+        *["drop_experts", "expert_norms"],
     },
 }
 
