@@ -16,7 +16,7 @@ import masklib as ml
 
 ROOT = Path(__file__).parents[1]
 ADVICE = {"lightning", "trainer", "gains"}  # others give advice there: on workers and loggers, on sparse tensors
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
