@@ -3,7 +3,7 @@ From dense to 99 %
 ==================
 
 The same network twice, pruned a little more every 200 steps while it trains: once the smallest weights go, once any.
-Above, the weights of the second layer when the smallest go: red and blue live, white is dead.
+Above, the weights of its second layer when the smallest go: red and blue live, white is dead.
 """
 
 import sys
@@ -41,19 +41,18 @@ smallest, any_of_them = pruned(ml.l1_unstructured), pruned(partial(ml.random_uns
 # Each column is a level; a layer is stored as its living weights and a bit for each.
 
 figure, axes = plt.subplots(2, len(LEVELS), figsize=(13, 6), height_ratios=(1, 1))
-figure.get_layout_engine().set(w_pad=0.02, wspace=0, hspace=0)
+figure.get_layout_engine().set(w_pad=0.06, wspace=0, hspace=0)
 for ax, covered, (weight, _, _) in zip(*axes, smallest):
     covered.remove()
-    most = float(weight.abs().max())
-    ax.imshow(weight, cmap="RdBu", vmin=-0.7 * most, vmax=0.7 * most, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+    most = 0.7 * float(weight.abs().max())
+    ax.imshow(weight.numpy(), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest", aspect="auto")
+    ax.set_axis_off()
 below = figure.add_subplot(axes[1, 0].get_gridspec()[1, :])
 for label, runs, style in (("the smallest weights go", smallest, "o-"), ("weights go at random", any_of_them, "o--")):
     below.plot(range(len(LEVELS)), [100 * right for _, _, right in runs], style, label=label, markersize=7)
 ticks = [f"{level:.0%} dead\n{size / 1024:.1f} KiB" for level, (_, size, _) in zip(LEVELS, smallest)]
 below.set(xticks=range(len(LEVELS)), xticklabels=ticks, xlim=(-0.5, len(LEVELS) - 0.5), ylim=(0, 102))
-below.set(ylabel="handwritten digits\nthat are right (%)")
-below.grid(axis="y")
+below.set_ylabel("handwritten digits\nthat are right (%)")
 below.legend(loc="lower left", fontsize=11)
 axes[0, 0].set_title("one layer while its network is pruned")
 if "--save" in sys.argv:  # the picture of the README

@@ -41,7 +41,7 @@ for (above, below), step in zip(axes.T, shown):
     mask, right = seen[step]
     plot.mask(mask[mask.sum(1).argsort(descending=True)], ax=above)
     above.set(title=f"{ml.sparsity(mask):.0%} dead", xticks=[0, 64], yticks=[0, 100])
-    below.imshow(mask.double().mean(0).view(8, 8), cmap="Blues", vmin=0, vmax=2 * mask.double().mean())
+    below.imshow(mask.double().mean(0).view(8, 8).numpy(), cmap="Blues", vmin=0, vmax=2 * float(mask.double().mean()))
     below.set(xticks=[], yticks=[], xlabel=f"step {step}\naccuracy {right:.1%}")
 axes[0, 0].set(ylabel="neurons")
 axes[1, 0].set(ylabel="pixels")

@@ -39,7 +39,8 @@ for (above, below), (name, mask) in zip(axes.T, masks.items()):
     plot.mask(mask[:32, :32], ax=above)
     above.set(title=name, xticks=range(0, 33, 4), yticks=range(0, 33, 4), aspect="equal")
     above.tick_params(length=0, labelbottom=False, labelleft=False)
-    above.grid("4" in name, color="white", linewidth=0.8)
+    if "4" in name:
+        above.grid(color="white", linewidth=0.8)
     left = float(weight[mask].square().sum() / weight.square().sum())
     below.barh([0], [1], color="#e5e7eb")
     below.barh([0], [left])
