@@ -40,8 +40,8 @@ smallest, any_of_them = pruned(ml.l1_unstructured), pruned(partial(ml.random_uns
 # %%
 # Each column is a level; a layer is stored as its living weights and a bit for each.
 
-figure, axes = plt.subplots(2, len(LEVELS), figsize=(13, 6), height_ratios=(1, 1))
-figure.get_layout_engine().set(w_pad=0.06, wspace=0, hspace=0)
+figure, axes = plt.subplots(2, len(LEVELS), figsize=(13, 6), height_ratios=(10, 17))
+figure.get_layout_engine().set(w_pad=0.02, h_pad=0.1, wspace=0)
 for ax, covered, (weight, _, _) in zip(*axes, smallest):
     covered.remove()
     most = 0.7 * float(weight.abs().max())
