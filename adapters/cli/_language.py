@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,36 @@ def loaded(folder: Path) -> tuple[Any, Any]:
     Raises:
         ValueError: if transformers is missing, or the folder holds no causal language model with a tokenizer.
     """
+    return _opened(
+        folder, lambda t: t.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto")
+    )
+
+
+def skeleton(folder: Path) -> tuple[Any, Any]:
+    """The same model without its values, but with its buffers, and its tokenizer."""
+    return _opened(folder, partial(_empty, folder))
+
+
+def _empty(folder: Path, transformers: Any) -> Any:
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from accelerate import init_empty_weights
+    except ImportError:
+        raise ValueError("it needs accelerate. Install it with: pip install 'masklib[transformers]'") from None
+    from ..files import open_checkpoint
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    dtypes = (entry.dtype for entry in open_checkpoint(folder).entries.values())
+    dtype = config.dtype or next(d for d in dtypes if d.is_floating_point)
+    with init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.tie_weights()
+    return model
+
+
+def _opened(folder: Path, model: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """What transformers makes of a folder, without a network and in silence."""
+    try:
+        import transformers
         from transformers.utils import logging
     except ImportError as error:
         raise ValueError(
@@ -29,14 +59,13 @@ def loaded(folder: Path) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto")
-        return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return model(transformers).eval(), transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers has many, some of them several lines long
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{str(folder)!r} holds no causal language model with its tokenizer: {cause}") from None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, option: str = "--text") -> str:
     """The text of a file.
 
     Raises:
@@ -45,12 +74,12 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"`--text` must be a text in UTF-8, got {str(path)!r}, which is none") from None
+        raise ValueError(f"`{option}` must be a text in UTF-8, got {str(path)!r}, which is none") from None
     except OSError as error:
-        raise ValueError(f"`--text` {str(path)!r} cannot be read: {error.strerror}") from None
+        raise ValueError(f"`{option}` {str(path)!r} cannot be read: {error.strerror}") from None
 
 
-def windows(tokenizer: Any, text: str, length: int, samples: int | None) -> list[Tensor]:
+def windows(tokenizer: Any, text: str, length: int, samples: int | None, option: str = "--text") -> list[Tensor]:
     """The tokens of a text, cut into windows (length,); what is left over at the end is left out.
 
     Raises:
@@ -60,7 +89,7 @@ def windows(tokenizer: Any, text: str, length: int, samples: int | None) -> list
     whole = ids.numel() // length
     if whole < (samples or 1):
         raise ValueError(
-            f"`--text` must hold {samples or 1} windows of {length} tokens, got {ids.numel()} tokens. "
+            f"`{option}` must hold {samples or 1} windows of {length} tokens, got {ids.numel()} tokens. "
             "Pass a smaller --length or --samples, or a longer text."
         )
     return list(ids[: (samples or whole) * length].split(length))

@@ -28,6 +28,13 @@ METHODS: dict[str, Kind] = {
     "ln": Kind(ml.ln_structured, {"n": 2.0, "dim": 0}, "slices along --dim of least norm of order --n"),
     "random-structured": Kind(ml.random_structured, {"dim": 0, "key": 0}, "slices along --dim at random"),
 }
+RULES = {  # of `oneshot`: they look at what a language model makes of a text
+    "magnitude": "the same in the blocks of a language model",
+    "wanda": "the least products of weight and input",
+    "ria": "the least of relative importance",
+    "sparsegpt": "column by column, the others make up for it",
+    "admm": "weights and masks in turns, the least error",
+}
 BUDGETS: dict[str, Callable[..., Any]] = {"uniform": budgets.uniform, "er": budgets.er, "erk": budgets.erk}
 
 
@@ -51,7 +58,7 @@ def chosen(choice: Choice) -> Method:
         BadCall: if they describe none.
     """
     kind = _kind(choice)
-    _numbers(choice)
+    numbers_say_one_thing(choice)
     _alone(choice)
     own = {name: choice.own[name] if choice.own[name] is not None else default for name, default in kind.takes.items()}
     if choice.of is not None:
@@ -97,11 +104,17 @@ def _ranked(weights: Any, key: Any) -> Any:
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
+def _of_rules(budget: str) -> str:
+    return f"; it is for {', '.join(RULES)}" if budget == "owl" else ""
+
+
 def _kind(choice: Choice) -> Kind:
     if choice.method not in METHODS:
-        raise BadCall(f"`--method` must be one of {', '.join(METHODS)}, got {choice.method!r}")
+        raise BadCall(f"`--method` must be one of {', '.join([*METHODS, *RULES])}, got {choice.method!r}")
     if choice.budget is not None and choice.budget not in BUDGETS:
-        raise BadCall(f"`--budget` must be one of {', '.join(BUDGETS)}, got {choice.budget!r}")
+        raise BadCall(
+            f"`--budget` must be one of {', '.join(BUDGETS)}, got {choice.budget!r}{_of_rules(choice.budget)}"
+        )
     kind = METHODS[choice.method]
     idle = [name for name, value in choice.own.items() if value is not None and name not in kind.takes]
     if idle:
@@ -110,7 +123,7 @@ def _kind(choice: Choice) -> Kind:
     return kind
 
 
-def _numbers(choice: Choice) -> None:
+def numbers_say_one_thing(choice: Choice) -> None:
     """Refuse anything but one way to say how many go."""
     if (choice.keep is None) != (choice.of is None):
         given, lacking = ("--keep", "--of") if choice.of is None else ("--of", "--keep")

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from ..report._table import percent, rich_table
-from ._methods import BUDGETS, METHODS, Choice, chosen
+from ._methods import BUDGETS, METHODS, RULES, Choice, chosen
 from ._options import number
 from ._talk import BadCall, console
+from ._walk import Walk, prune_blocks, refuse_walk
 
 INF = float("inf")
 _METHODS = "; ".join(f"{name}: {kind.help}" for name, kind in METHODS.items())
+_RULES = "; ".join(f"{name}: {told}" for name, told in RULES.items())
 
 
 def prune(
@@ -29,7 +31,7 @@ def prune(
         float | None,
         typer.Option(parser=number("--sparsity", float, 0, 1), help="Share of the weights that is dead afterwards."),
     ] = None,
-    method: Annotated[str, typer.Option(help=f"What goes. {_METHODS}.")] = "l1",
+    method: Annotated[str, typer.Option(help=f"What goes. {_METHODS}. With --calibration {_RULES}.")] = "l1",
     keep: Annotated[
         int | None,
         typer.Option(parser=number("--keep", int, 0, 2**31), help="Weights kept in each window."),
@@ -39,7 +41,9 @@ def prune(
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="The same share of each layer.")] = False,
     per_row: Annotated[bool, typer.Option("--per-row", help="The same share of each row, as Wanda does.")] = False,
-    budget: Annotated[str | None, typer.Option(help=f"Shares by layer: {', '.join(BUDGETS)}.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help=f"Shares by layer: {', '.join(BUDGETS)}; with --calibration: owl.")
+    ] = None,
     names: Annotated[
         list[str] | None, typer.Option(help="Names or globs of the tensors that are pruned; again for more.")
     ] = None,
@@ -54,16 +58,33 @@ def prune(
         int | None,
         typer.Option("--key", "--seed", parser=number("--key", int, 0, 2**64 - 1), help="Of randomness."),
     ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="A text, in UTF-8, to run a language model on.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(parser=number("--samples", int, 1, 2**31), help="Windows of the text; 128.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(parser=number("--length", int, 1, 2**20), help="Tokens in a window; 2048.")
+    ] = None,
+    save_masks: Annotated[Path | None, typer.Option(help="A file that the masks are written to.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where blocks are computed, such as cuda; cpu.")] = None,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="A layer that cannot be pruned stays as it is, and is told.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same call was interrupted.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would become of it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report on stdout, as JSON.")] = False,
 ) -> int:
-    """Prune a checkpoint of any size as one pool, in constant memory."""
+    """Prune a checkpoint of any size: as one pool, in constant memory, or a language model block by block."""
     try:
         from ..files import prune_checkpoint
     except ImportError as error:
         raise ValueError(str(error)) from None
-    own = {"n": n, "dim": dim, "key": key}
-    step = chosen(Choice(method, sparsity, keep, of, per_layer, per_row, budget, own))
+    choice = Choice(method, sparsity, keep, of, per_layer, per_row, budget, {"n": n, "dim": dim, "key": key})
+    walk = Walk(calibration, samples, length, save_masks, device, go_on, resume)
+    if method in RULES:
+        return prune_blocks(source, target, choice, walk, names, masks, dry_run, as_json)
+    refuse_walk(walk, method)
+    step = chosen(choice)
     if target is None and not dry_run:
         raise BadCall("TARGET is missing; to write nothing, pass --dry-run")
     place = None if dry_run else target

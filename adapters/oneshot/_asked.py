@@ -136,5 +136,7 @@ def _masks(value: Any, sites: Mapping[str, Site]) -> dict[str, Tensor]:
     masks = _read.mapping(value, "default_masks")
     _read.known_names(masks, sites, "default_masks", "the weights to prune")
     for name, mask in masks.items():
-        _read.mask_like(mask, sites[name].param, _read.place(name, "default_masks"), repr(name))
+        param = sites[name].param
+        here = torch.zeros(()).expand(param.shape) if param.is_meta else param  # masks of a checkpoint are on the CPU
+        _read.mask_like(mask, here, _read.place(name, "default_masks"), repr(name))
     return dict(masks)

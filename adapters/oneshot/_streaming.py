@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from masklib import scores
+from masklib.budgets._scores import outlier_share
 
 from ..files._atomic import scratch_folder
 from ..files._checkpoint import Checkpoint, open_checkpoint
@@ -20,9 +24,32 @@ from ..files._rewriting import Plan
 from ..files._targets import file_target
 from ._asked import Asked
 from ._report import Pruned
+from ._rules import Rule
 from ._stored import Stored, refuse_values
-from ._walk import walk
-from ._work import working
+from ._walk import Nowhere, walk
+from ._work import OnDisk, working
+
+
+def outlier_shares(source: Any, model: nn.Module, call: Asked, work: Path) -> dict[str, float]:
+    """The share of outliers among the Wanda scores of each dense weight, for `budgets.owl`; nothing is written.
+
+    Args:
+        source, model: as for `prune_checkpoint`.
+        call: what is asked; its rule and numbers are not looked at.
+        work: where a folder may lie for hidden states.
+    """
+    refuse_values(model)
+    place = Stored(model, streamable(source), call.blocks, call.device)
+    shares: dict[str, list[float]] = {}
+
+    def scored(weight: Tensor, state: Any, default_mask: Any, *, of: str) -> tuple[Tensor, Tensor]:
+        shares.setdefault(of, []).append(outlier_share(scores.wanda(weight, state)))
+        return weight, torch.ones_like(weight, dtype=torch.bool)
+
+    dense = call._replace(rule=Rule(scores.add_input_norms, scored), numbers={"of": {n: n for n in call.sites}})
+    with scratch_folder(work) as folder:
+        walk(model, dense, place, Nowhere(), OnDisk(folder))
+    return {name: sum(parts) / len(parts) for name, parts in shares.items()}
 
 
 def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: Any, work: Any) -> Pruned:

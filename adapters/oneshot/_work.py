@@ -33,7 +33,7 @@ _CALL = "call.json"
 
 @contextmanager
 def working(work: Any, call: Asked, place: Place) -> Iterator[tuple[Blocks, OnDisk]]:
-    """Use a folder of work, new or of the same call, and remove it when the block ends without an error."""
+    """Use a folder of work, new or of the same call, and remove it at the end, or if no block was finished."""
     folder = _opened(work, _call(call, place))
     states = folder / "states"
     with told(folder, "written", "work"):
@@ -41,8 +41,11 @@ def working(work: Any, call: Asked, place: Place) -> Iterator[tuple[Blocks, OnDi
         states.mkdir()
     try:
         yield Blocks(folder), OnDisk(states)
-    finally:
+    except BaseException:
         shutil.rmtree(states, ignore_errors=True)  # they are computed anew, and may be larger than the model
+        if not Blocks(folder).weights(0).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -166,6 +169,6 @@ def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
     if others:
         was = {key: before.get(key) if isinstance(before, dict) else None for key in others}
         raise ValueError(
-            f"`work` must be a new folder or of the same call, got {str(folder)!r}, which was begun with another "
-            f"{', '.join(others)}: {shown(was)}. Pass another folder, or remove it to begin anew."
+            f"`work` {str(folder)!r} was begun by a call with another value of {', '.join(others)}: {shown(was)}. "
+            "Make the same call again, or remove that folder to begin anew."
         )

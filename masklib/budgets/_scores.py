@@ -50,15 +50,28 @@ def owl(
     Reference: Yin et al., "Outlier Weighed Layerwise Sparsity (OWL)", 2024, section 3.2.
     """
     values, factor, half = _scores(scores), _positive(outliers, "outliers", "5.0"), _read.share(margin, "margin")
-    shares = {n: _outliers(t, factor) for n, t in values.items() if t.numel()}
+    shares = {n: outlier_share(t, factor) for n, t in values.items() if t.numel()}
+    return by_outliers(values, shares, sparsity, half, fixed, least)
+
+
+def by_outliers(
+    params: Params,
+    shares: Mapping[str, float],
+    sparsity: float,
+    margin: float = 0.08,
+    fixed: Fixed | None = None,
+    least: int = 0,
+) -> dict[str, float]:
+    """`owl`, from the shares of outliers; of `params` only names and sizes are looked at."""
     low, high = min(shares.values(), default=0.0), max(shares.values(), default=0.0)
-    raw = {n: 2 * half * (r - low) / (high - low) if high > low else 0.0 for n, r in shares.items()}
-    return shared_out(values, sparsity, shifted(raw), fixed, least)
+    raw = {n: 2 * margin * (r - low) / (high - low) if high > low else 0.0 for n, r in shares.items()}
+    return shared_out(params, sparsity, shifted(raw), fixed, least)
 
 
-def _outliers(scores: Tensor, factor: float) -> float:
+def outlier_share(scores: Tensor, outliers: float = 5.0) -> float:
+    """The share of scores above so many times their mean."""
     wide = scores.detach().double()
-    return float((wide > factor * wide.mean()).double().mean())
+    return float((wide > outliers * wide.mean()).double().mean())
 
 
 def pooled(

@@ -1,0 +1,162 @@
+"""A language model pruned block by block, from a folder to a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from masklib.budgets._scores import by_outliers
+
+from .. import oneshot
+from ..files import load_masks
+from ..files._report import by_reason
+from ..files._targets import folder_target
+from ..oneshot._asked import Asked, asked
+from ..oneshot._streaming import outlier_shares, stream
+from ..report._table import percent, rich_table
+from ._language import read_text, skeleton, windows
+from ._talk import console
+from ._walk import Walk
+
+
+def prune_folder(
+    source: Path,
+    target: str,
+    rule: oneshot.Rule,
+    number: dict[str, Any],
+    budget: float | None,
+    calibration: Path,
+    walk: Walk,
+    names: list[str] | None,
+    masks: Path | None,
+    as_json: bool,
+) -> None:
+    """Prune a folder, and say what became of it.
+
+    Args:
+        rule, number: how each weight is pruned.
+        budget: the sparsity that is shared out by outliers; None for the same of each weight.
+        calibration, walk: the text, and the other options of these methods.
+        names, masks: those of the command.
+        as_json: whether the report is printed on stdout too.
+    """
+    work = _work(folder_target(target), walk.resume)
+    text = read_text(calibration, "--calibration")
+    model, tokenizer = skeleton(source)
+    length = walk.length or 2048
+    _refuse_long(length, model.config)
+    parts = windows(tokenizer, text, length, walk.samples or 128, "--calibration")
+    batches = [{"input_ids": ids[None]} for ids in parts]
+    numbers = dict.fromkeys(("amount", "keep", "sparsity")) | number
+    alive = None if masks is None else load_masks(masks).masks
+    with _progress() as tell:
+        call = asked(model, batches, rule, numbers, alive, None, None, not walk.go_on, walk.device, tell)
+        call = _shared_out(_named(call, names), budget, source, model, work)
+        with _kept(work):
+            report = stream(source, target, model, call, walk.save_masks, work)
+    _show(report, target)
+    if as_json:
+        print(json.dumps(_plain(report), indent=2))
+
+
+# ---- before ---------------------------------------------------------------------------------------------------------
+
+
+def _work(target: Path, resume: bool) -> Path:
+    """The folder of work, beside the target."""
+    work = target.with_name(f"{target.name}.unfinished")
+    if work.exists() and not resume:
+        raise ValueError(
+            f"{str(work)!r} is what an interrupted call left: pass --resume to go on, or remove it to begin anew"
+        )
+    return work
+
+
+def _refuse_long(length: int, config: Any) -> None:
+    most = getattr(config, "max_position_embeddings", None)
+    if isinstance(most, int) and length > most:
+        raise ValueError(f"`--length` must be at most {most}, the positions that the model has, got {length}")
+
+
+def _named(call: Asked, patterns: list[str] | None) -> Asked:
+    """Of the weights those that names or globs fit."""
+    if not patterns:
+        return call
+    idle = [p for p in patterns if not any(fnmatchcase(n, p) for n in call.sites)]
+    if idle:
+        raise ValueError(
+            f"`--names` has {idle[0]!r}, which fits no weight in the blocks, such as {next(iter(call.sites))!r}"
+        )
+    sites = {n: s for n, s in call.sites.items() if any(fnmatchcase(n, p) for p in patterns)}
+    others = {n: "not chosen" for n in call.sites if n not in sites}
+    return call._replace(sites=sites, left_out=call.left_out | others)
+
+
+def _shared_out(call: Asked, sparsity: float | None, source: Path, model: Any, work: Path) -> Asked:
+    """With a sparsity for each weight, if a budget shares it out."""
+    if sparsity is None:
+        return call
+    shares = outlier_shares(source, model, call, work)
+    params = {name: site.param for name, site in call.sites.items()}
+    return call._replace(numbers=call.numbers | {"sparsity": by_outliers(params, shares, sparsity)})
+
+
+@contextmanager
+def _kept(work: Path) -> Iterator[None]:
+    """Say what is left of a call that fails or is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        if str(error).startswith("`work`"):  # another call's
+            raise ValueError(str(error).removeprefix("`work` ")) from None
+        if work.exists():
+            print(f"Finished blocks lie in {work}; the same call with --resume goes on with them.", file=sys.stderr)
+        raise
+
+
+# ---- what is said ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Show on a terminal how many blocks are finished: `tell(finished, blocks)`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("blocks"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    to = console(sys.stderr)
+    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as shown:
+        task = shown.add_task("blocks", total=None)
+        yield lambda finished, blocks: shown.update(task, completed=finished, total=blocks)
+
+
+def _show(report: oneshot.Pruned, target: str) -> None:
+    """The table, and what it does not say, on stderr."""
+    layers = report.layers
+    rows = [(n, f"{x.size - x.kept:,}", percent(1 - x.kept / x.size), percent(x.error)) for n, x in layers.items()]
+    dead, size = _total(layers)
+    to = console(sys.stderr)
+    to.print(
+        rich_table("", ("weight", "dead", "sparsity", "error"), rows, ("all", f"{dead:,}", percent(dead / size), ""))
+    )
+    for reason, names in by_reason(report.left_out).items():
+        to.print(f"left out: {', '.join(names)}: {reason}", markup=False)
+    to.print(f"Written: {target}", markup=False)
+
+
+def _total(layers: Mapping[str, oneshot.Layer]) -> tuple[int, int]:
+    return sum(x.size - x.kept for x in layers.values()), max(sum(x.size for x in layers.values()), 1)
+
+
+def _plain(report: oneshot.Pruned) -> dict[str, Any]:
+    """The report as JSON has it."""
+    dead, size = _total(report.layers)
+    layers = {
+        n: {"block": x.block, "size": x.size, "dead": x.size - x.kept, "inputs": list(x.inputs), "error": x.error}
+        for n, x in report.layers.items()
+    }
+    return {"weights": layers, "size": size, "dead": dead, "sparsity": dead / size, "left_out": dict(report.left_out)}

@@ -1,0 +1,150 @@
+"""How much memory a language model takes that is pruned a block at a time, from a folder to a folder.
+
+    python tests/benchmarks/streamed.py [--model smollm2] [--rule admm] [--samples 8] [--length 512]
+    python tests/benchmarks/streamed.py --model 7b --length 256          two blocks of that shape, random, in bfloat16
+
+A process of its own prunes; it looks at its `RssAnon` every few milliseconds. Beside it stands what is expected:
+
+    process + 2 block + sum over the inputs of layers of 4 in^2 + the greatest over layers of 4 (4 in^2 + 9 out in)
+
+which are the block and its dense weights, the statistics, and what ADMM holds of the layer that it solves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import language
+import torch
+
+from masklib.adapters import oneshot
+
+
+class Shape(NamedTuple):
+    """A Llama: hidden, intermediate, what keys and values have, vocabulary, blocks, heads, bytes of a number."""
+
+    hidden: int
+    inside: int
+    keys: int
+    vocabulary: int
+    blocks: int
+    heads: int
+    width: int
+
+
+SHAPES = {
+    "smollm2": Shape(576, 1536, 192, 49152, 30, 9, 4),
+    "7b": Shape(4096, 11008, 4096, 32000, 32, 32, 2),
+    "70b": Shape(8192, 28672, 1024, 32000, 80, 64, 2),
+}
+
+
+def expected(shape: Shape) -> float:
+    """Bytes beside those of the process."""
+    h, i, k = shape.hidden, shape.inside, shape.keys
+    layers = [(h, h), (k, h), (k, h), (h, h), (i, h), (i, h), (h, i)]  # (out, in)
+    block = shape.width * sum(out * into for out, into in layers)
+    sums = 4 * (3 * h * h + i * i)  # queries, keys and values see the same; so do gate and up
+    return 2 * block + sums + max(4 * (4 * into * into + 9 * out * into) for out, into in layers)
+
+
+def anonymous() -> float:
+    """The memory of this process that is of no file, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+
+
+class Peak:
+    """The most that was seen while it is open."""
+
+    def __enter__(self) -> Peak:
+        self.most, self.is_open = anonymous(), True
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self
+
+    def _look(self) -> None:
+        while self.is_open:
+            self.most = max(self.most, anonymous())
+            time.sleep(0.005)
+
+    def __exit__(self, *_: Any) -> None:
+        self.is_open = False
+        self.thread.join()
+
+
+def save(name: str, folder: Path, samples: int, length: int) -> None:
+    """Write a model and windows to calibrate on."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = SHAPES[name]
+    if name == "smollm2":
+        model, tokenizer = language.load()
+        windows, _ = language.texts(tokenizer, 0, samples, length)
+        config = LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
+        plain = LlamaForCausalLM(config)
+        plain.load_state_dict(model.state_dict())
+    else:
+        groups = shape.keys * shape.heads // shape.hidden
+        windows = [torch.randint(shape.vocabulary, (1, length)) for _ in range(samples)]
+        config = LlamaConfig(
+            hidden_size=shape.hidden, intermediate_size=shape.inside, vocab_size=shape.vocabulary,
+            num_hidden_layers=2, num_attention_heads=shape.heads, num_key_value_heads=groups,
+            dtype=torch.bfloat16,
+        )  # fmt: skip
+        plain = LlamaForCausalLM._from_config(config)
+    plain.save_pretrained(folder / "source", max_shard_size="200MB")
+    torch.save(windows, folder / "windows.pt")
+
+
+def prune(folder: Path, rule: str) -> None:
+    """Prune, and print what it took."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    windows = torch.load(folder / "windows.pt", weights_only=True)
+    config = AutoConfig.from_pretrained(folder / "source")
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    model.tie_weights()
+    process, start = anonymous(), time.process_time()
+    with Peak() as peak:
+        oneshot.prune_checkpoint(
+            folder / "source", folder / "target", model, windows, language.RULES[rule](), sparsity=0.5,
+            progress=lambda done, blocks: print(f"  block {done} of {blocks}: {peak.most:,.0f} MB", flush=True),
+        )  # fmt: skip
+    seconds = time.process_time() - start
+    print(
+        f"process {process:,.0f} MB, peak {peak.most:,.0f} MB, above it {peak.most - process:,.0f} MB, {seconds:.0f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="smollm2", choices=("smollm2", "7b"))
+    parser.add_argument("--rule", default="admm")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--step", help="in a process of its own: a folder")
+    parser.add_argument("--save", action="store_true")
+    asked = parser.parse_args()
+    if asked.step and asked.save:
+        return save(asked.model, Path(asked.step), asked.samples, asked.length)
+    if asked.step:
+        return prune(Path(asked.step), asked.rule)
+    for name, shape in SHAPES.items():
+        print(f"expected above the process, {name}: {expected(shape) / 1e6:,.0f} MB", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for more in (["--save"], []):
+            subprocess.run([sys.executable, *sys.argv, "--step", folder, *more], check=True)
+
+
+if __name__ == "__main__":
+    main()
