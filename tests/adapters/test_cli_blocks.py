@@ -219,7 +219,7 @@ BAD = {
     f"{P} --sparsity 0.5 {T} --length 64": (1, "must hold 128 windows of 64 tokens"),
     f"prune text.txt pruned --method admm --sparsity 0.5 {OPTIONS}": (1, "must be a folder that `from_pretrained` loads"),
     f"prune model model --method admm --sparsity 0.5 {OPTIONS}": (1, "`target` must be a new or an empty folder"),
-    f"{P} --sparsity 0.5 {OPTIONS} --names nothing": (1, "`--names` has 'nothing', which fits no weight"),
+    f"{P} --sparsity 0.5 {OPTIONS} --names nothing": (1, "`--names` has 'nothing', which fits no"),
     f"{P} --sparsity 0.5 {OPTIONS} --device cuda:77": (1, "`device` must be one of this machine, got 'cuda:77'"),
     f"{P} --sparsity 0.5 {OPTIONS} --masks none": (1, "'none' cannot be read"),
     f"{P} --keep 2 --of 5 {OPTIONS}": (1, "'model.layers.0.self_attn.q_proj.weight' cannot be pruned"),
