@@ -37,7 +37,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "pictures",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/digits\.py$",  # what the pictures share
+    "ignore_pattern": r"(^|/)digits\.py$",  # what the pictures share
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
