@@ -26,20 +26,23 @@ over_numbers = pytest.mark.parametrize(("number", "groups", "dead"), NUMBERS)
 
 
 GROWING = (0.1, 0.163, 0.264, 0.43, 0.698, 1.135, 1.845, 3.0)
+PLAIN = {"penalty": GROWING, "relaxation": 1.0}
 
 
 def error(x, weight, new):
     return float(((x @ (new - weight).T) ** 2).sum())
 
 
-def published(weight, total, penalties, keep, damping=0.1):
+def published(weight, total, penalties, keep, relaxation, damping=0.1):
     """The rounds as they are written down, with an inverse and a sort."""
     sizes = total.diagonal().sqrt() + 1e-8
     g = total / torch.outer(sizes, sizes) + damping * torch.eye(len(total), dtype=total.dtype)
-    v = dense = weight * sizes
+    v = z = dense = weight * sizes
     xy, u, before = dense @ g, torch.zeros_like(dense), penalties[0]
-    for rho in penalties:
+    for i, rho in enumerate(penalties):
         u = u * (before / rho)
+        if i:
+            v = relaxation * v + (1 - relaxation) * z
         mask = torch.zeros(weight.numel(), dtype=torch.bool)
         mask[(v + u).abs().flatten().argsort(descending=True)[:keep]] = True
         mask = mask.view(weight.shape)
@@ -51,16 +54,17 @@ def published(weight, total, penalties, keep, damping=0.1):
 
 
 @pytest.mark.parametrize("penalty", [GROWING, (1.0,) * 20, (0.5,)])
-def test_the_rounds_as_they_are_written_down(penalty):
+@pytest.mark.parametrize("relaxation", [1.0, 1.3, 0.7])
+def test_the_rounds_as_they_are_written_down(penalty, relaxation):
     weight, _, h = problem()
-    got, mask = ml.admm(weight, h, amount=90, penalty=penalty)
-    expected, kept = published(weight, h.total, penalty, weight.numel() - 90)
+    got, mask = ml.admm(weight, h, amount=90, penalty=penalty, relaxation=relaxation)
+    expected, kept = published(weight, h.total, penalty, weight.numel() - 90, relaxation)
     assert torch.equal(mask, kept)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_small_example():
-    weight, mask = ml.admm(W, scores.add_hessian(None, X), amount=4)
+    weight, mask = ml.admm(W, scores.add_hessian(None, X), amount=4, **PLAIN)
     assert mask.tolist() == [[False, True, False, True], [True, True, False, False]]
     expected = torch.tensor([[0, -0.5841, 0, 1.9344], [0.9406, 0.7512, 0, 0]]).double()
     torch.testing.assert_close(weight, expected, rtol=0, atol=1e-4)
@@ -319,6 +323,8 @@ EYE = known(torch.eye(4))
             lambda: ml.admm(W, EYE, keep=1, penalty=()),
         ),
         (ValueError, "`penalty` must hold positive, finite", lambda: ml.admm(W, EYE, keep=1, penalty=(1.0, 0.0))),
+        (ValueError, "`relaxation` must be in (0, 2), got 2.0", lambda: ml.admm(W, EYE, keep=1, relaxation=2.0)),
+        (TypeError, "`relaxation` must be a number in (0, 2)", lambda: ml.admm(W, EYE, keep=1, relaxation="1.3")),
         (TypeError, "`groups` must fold a weight", lambda: ml.admm(W, EYE, keep=1, groups=ml.rows)),
         (ValueError, "`weight` does not fit windows(of=3)", lambda: ml.admm(W, EYE, keep=1, groups=ml.windows(3))),
         (ValueError, "`amount` must be between 0 and 8", lambda: ml.admm(W, EYE, amount=9)),

@@ -69,7 +69,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "admm": (
         ml.admm,
-        {"weight": W, "statistics": HESSIAN, "default_mask": M, "sparsity": 0.5, "penalty": (1.0,), "damping": 0.1},
+        {"weight": W, "statistics": HESSIAN, "default_mask": M, "sparsity": 0.5, "penalty": (1.0,), "relaxation": 1.3}
+        | {"damping": 0.1},
     ),
     "reconstruct": (ml.reconstruct, {"weight": W, "statistics": HESSIAN, "mask": M, "damping": 0.1}),
     "uniform": (ml.budgets.uniform, {"params": {"a": W}, "sparsity": 0.5, "fixed": None, "least": 0}),

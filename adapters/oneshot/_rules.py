@@ -94,11 +94,13 @@ def sparsegpt(*, groups: Any = None, block: int = 128, damping: float = 0.01) ->
     return Rule(scores.add_hessian, partial(masklib.sparsegpt, groups=groups, block=block, damping=damping))
 
 
-def admm(*, groups: Any = None, penalty: Sequence[float] | None = None, damping: float = 0.1) -> Rule:
+def admm(
+    *, groups: Any = None, penalty: Sequence[float] | None = None, relaxation: float = 1.3, damping: float = 0.1
+) -> Rule:
     """Choose masks and move weights in turns (`masklib.admm`): what loses least.
 
     Args:
-        groups, damping: as for `masklib.admm`.
+        groups, relaxation, damping: as for `masklib.admm`.
         penalty: as for `masklib.admm`; None for its own.
 
     Returns:
@@ -109,7 +111,9 @@ def admm(*, groups: Any = None, penalty: Sequence[float] | None = None, damping:
     tensor([[False,  True]])
     """
     options: dict[str, Any] = {} if penalty is None else {"penalty": penalty}
-    return Rule(scores.add_hessian, partial(masklib.admm, groups=groups, damping=damping, **options))
+    return Rule(
+        scores.add_hessian, partial(masklib.admm, groups=groups, relaxation=relaxation, damping=damping, **options)
+    )
 
 
 def _nothing(state: Any, inputs: Tensor) -> Any:
