@@ -43,9 +43,10 @@ def published(weight, total, penalties, keep, relaxation, damping=0.1):
         u = u * (before / rho)
         if i:
             v = relaxation * v + (1 - relaxation) * z
-        mask = torch.zeros(weight.numel(), dtype=torch.bool)
-        mask[(v + u).abs().flatten().argsort(descending=True)[:keep]] = True
-        mask = mask.view(weight.shape)
+        if i < len(penalties) - len(penalties) // 4:
+            mask = torch.zeros(weight.numel(), dtype=torch.bool)
+            mask[(v + u).abs().flatten().argsort(descending=True)[:keep]] = True
+            mask = mask.view(weight.shape)
         z = mask * (v + u)
         u = u + v - z
         v = (xy + rho * (z - u)) @ torch.linalg.inv(g + rho * torch.eye(len(g), dtype=g.dtype))

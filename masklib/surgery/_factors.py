@@ -18,7 +18,7 @@ def curvature(hessian: Tensor, damping: float, count: int, where: str) -> Tensor
     """
     refuse_values(hessian, where)
     damped = _damped(hessian, damping)
-    refuse_indefinite(cholesky(damped)[1], damping, count, hessian.shape[-1], where)
+    refuse_indefinite(cholesky(damped.clone())[1], damping, count, hessian.shape[-1], where)
     return damped
 
 
@@ -38,27 +38,32 @@ def surgeon(hessian: Tensor, damping: float, count: int, where: str) -> Tensor:
 def _damped(hessian: Tensor, damping: float) -> Tensor:
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     ridge = (diagonal == 0) + damping * (diagonal + (diagonal == 0)).mean(-1, keepdim=True)
-    return hessian + torch.diag_embed(ridge)
+    damped = hessian.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    return damped
 
 
-_PANEL = 128
+_PANEL = 64
 
 
 def cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower factor, and whether there is none.
+    """The lower factor, which may lie where the matrix was, and whether there is none.
 
-    By panels, whose products run at twice LAPACK's speed on the CPU from a thousand features on (1,536: 19 ms, 30 ms).
+    By panels, whose products run at twice LAPACK's speed on the CPU from a thousand features on (1,536: 16 ms, 30 ms; a
+    triangular solve in place of the product with a panel's inverse: 22 ms; panels of 48 or 96: 20, 19 ms).
     """
     size = matrix.shape[-1]
-    if matrix.dim() > 2 or not matrix.is_cpu or size < 4 * _PANEL:
+    if matrix.dim() > 2 or not matrix.is_cpu or size < 8 * _PANEL:
         return torch.linalg.cholesky_ex(matrix)
-    lower, failed = matrix.clone(), []
+    identity = torch.eye(_PANEL, dtype=matrix.dtype, device=matrix.device)
+    lower, failed = matrix, []
     for start in range(0, size, _PANEL):
         stop = min(start + _PANEL, size)
         lower[start:, start:stop] -= lower[start:, :start] @ lower[start:stop, :start].T
         own, info = torch.linalg.cholesky_ex(lower[start:stop, start:stop])
-        below = torch.linalg.solve_triangular(own.T, lower[stop:, start:stop], upper=True, left=False)
-        lower[start:stop, start:stop], lower[stop:, start:stop] = own, below
+        lower[start:stop, start:stop] = own
+        inverse = torch.linalg.solve_triangular(own, identity[: stop - start, : stop - start], upper=False)
+        lower[stop:, start:stop] = lower[stop:, start:stop] @ inverse.T
         failed.append(info)
     return lower.tril_(), torch.stack(failed).amax()
 
