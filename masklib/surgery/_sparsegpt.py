@@ -108,7 +108,8 @@ def _sparsegpt(
             own = [(first - start, last - start) for first, last in runs]
             masks += settle_block(block, lost[start:stop], own, choose(None if alive is None else alive[:, start:stop]))
     mask = torch.cat([torch.zeros_like(weight[:, :0], dtype=torch.bool), *masks], 1)
-    return (columns - lost).T.where(mask, 0).to(weight.dtype, memory_format=torch.contiguous_format), mask
+    kept = (columns - lost).T  # zero where pruned, as all of the weight is lost there
+    return kept.to(weight.dtype, memory_format=torch.contiguous_format), mask
 
 
 def _block(columns: Tensor, factor: Tensor, lost: Tensor) -> Block:
