@@ -108,4 +108,62 @@ def t5():
     return t.T5ForConditionalGeneration(config), {**_tokens(), "decoder_input_ids": torch.randint(32, (2, 5))}
 
 
-LANGUAGE = {f.__name__: f for f in (llama, qwen3, gemma3, mixtral, qwen3moe, gpt2, opt, bert, vit, t5)}
+# ---- fused projections, of as many parts as there are architectures --------------------------------------------------
+
+
+_SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4} | _END
+
+
+def phi3():
+    """Queries, keys and values are slices between bounds that the config computes."""
+    config, t = _language("Phi3", **_LLAMA, eos_token_id=1)
+    return t.Phi3ForCausalLM(config), _tokens()
+
+
+def falcon(**more):
+    """The last two of the fused heads are the key and the value of all."""
+    config, t = _language("Falcon", **_SMALL, ffn_hidden_size=24, **more)
+    return t.FalconForCausalLM(config), _tokens()
+
+
+def falcon_groups():
+    """Runs of queries, each with its key and value."""
+    return falcon(new_decoder_architecture=True, num_kv_heads=2)
+
+
+def bloom():
+    """The slopes of the heads are constants, so that heads stay."""
+    config, t = _language("Bloom", hidden_size=16, n_layer=2, n_head=4, hidden_dropout=0, attention_dropout=0, **_END)
+    return t.BloomForCausalLM(config), _tokens()
+
+
+def neox():
+    config, t = _language("GPTNeoX", **_SMALL, intermediate_size=24)
+    return t.GPTNeoXForCausalLM(config), _tokens()
+
+
+# ---- sounds and pictures ---------------------------------------------------------------------------------------------
+
+
+def whisper():
+    sizes = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in _SIDES.items()}
+    ends = {"bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1, "pad_token_id": 0}
+    config, t = _language(
+        "Whisper", d_model=16, num_mel_bins=4, max_source_positions=8, max_target_positions=16, **sizes, **ends
+    )
+    inputs = {"input_features": torch.randn(2, 4, 16), "decoder_input_ids": torch.randint(32, (2, 5))}
+    return t.WhisperForConditionalGeneration(config), inputs
+
+
+_SIDES = {"layers": 2, "attention_heads": 4, "ffn_dim": 24}
+
+
+def convnext():
+    import transformers as t
+
+    config = t.ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, patch_size=2)
+    return t.ConvNextForImageClassification(config), {"pixel_values": torch.randn(2, 3, 16, 16)}
+
+
+_DECODERS = (llama, qwen3, gemma3, mixtral, qwen3moe, gpt2, opt, phi3, falcon, falcon_groups, bloom, neox)
+LANGUAGE = {f.__name__: f for f in (*_DECODERS, bert, vit, t5, whisper, convnext)}

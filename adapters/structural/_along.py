@@ -78,42 +78,6 @@ def stack(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     return Act(tuple(dims), all(x.weight for x in a.tensors))
 
 
-def split(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Pieces of equal size lose the same positions, since the code holds one number for all of them."""
-    dim, start, pieces = a.dim % len(a.self.dims), 0, []
-    for piece in out:
-        count = int(piece.shape[dim])
-        pieces.append(a.self.dims[dim][start : start + count])
-        start += count
-    equal = len({len(piece) for piece in pieces}) == 1
-    if equal:
-        walk.unite(*pieces)
-        walk.size(pieces[0])
-    elif len(pieces) > 1:
-        pieces = [walk.fix(piece, "splits it at numbers that the code holds") for piece in pieces]
-    return [Act((*a.self.dims[:dim], piece, *a.self.dims[dim + 1 :]), a.self.weight) for piece in pieces]
-
-
-def unbind(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    dim = a.dim % len(a.self.dims)
-    walk.fix(a.self.dims[dim], "takes it apart")
-    return [Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight) for _ in out]
-
-
-def select(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    dim = a.dim % len(a.self.dims)
-    walk.fix(a.self.dims[dim], "takes one of it by number")
-    return Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight)
-
-
-def sliced(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    dim = a.dim % len(a.self.dims)
-    if out.shape[dim] == len(a.self.dims[dim]) and a.step == 1:
-        return a.self
-    walk.fix(a.self.dims[dim], "slices it at numbers that the code holds")
-    return Act((*a.self.dims[:dim], np.zeros(int(out.shape[dim]), np.int64), *a.self.dims[dim + 1 :]), a.self.weight)
-
-
 def flip(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     over = _given_dims(SimpleNamespace(dim=a.dims), len(a.self.dims))
     return Act(tuple(x[::-1] if d in over else x for d, x in enumerate(a.self.dims)), a.self.weight)
@@ -124,16 +88,6 @@ def roll(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     return Act(tuple(walk.fix(x, "rolls along it") if d in over else x for d, x in enumerate(a.self.dims)))
 
 
-def index(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
-    """Dims that are indexed are fixed; those behind the last index stay as they are."""
-    last = len(a.indices)
-    for array in a.self.dims[:last]:
-        walk.fix(array, "is indexed by number")
-    kept = a.self.dims[last:]
-    numbers = a.self.numbers if len(a.self.dims) == 1 else None
-    return Act((*fixed(out.shape[: len(out.shape) - len(kept)]), *kept), a.self.weight, a.self.silent, numbers)
-
-
 RULES: dict[str, Rule] = {
     **table(reduces, "mean sum var std prod amax amin max min argmax argmin any all norm logsumexp"),
     **table(reduces, "linalg_vector_norm"),
@@ -142,14 +96,8 @@ RULES: dict[str, Rule] = {
     **table(reduces, "median nansum var_mean std_mean aminmax count_nonzero"),
     **table(along, "take_along_dim logcumsumexp argsort"),
     **table(cat, "cat concat concatenate"),
-    **table(split, "split split_with_sizes chunk tensor_split"),
     "stack": stack,
-    "unbind": unbind,
-    "select": select,
-    "slice": sliced,
-    "narrow": sliced,
     "glu": glu,
     "flip": flip,
     "roll": roll,
-    "index": index,
 }

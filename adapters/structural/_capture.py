@@ -22,6 +22,7 @@ class Captured(NamedTuple):
         program: of `torch.export.export`.
         owners: for each placeholder that is a parameter or buffer, its first name in the model; for others None.
         norms: the modules that divide by a root mean square, by their kind and by what they hold.
+        constants: tensors of the code, by the names of their placeholders.
         held: tensors of modules that cannot be cut whatever the graph says, with the reason.
     """
 
@@ -29,6 +30,7 @@ class Captured(NamedTuple):
     owners: list[str | None]
     norms: frozenset[str]
     held: dict[str, str]
+    constants: dict[str, Any]
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -83,7 +85,8 @@ def capture(model: nn.Module, inputs: Any) -> Captured:
         for spec in program.graph_signature.input_specs
     ]
     norms = frozenset(path for path, module in hosts.named_modules() if epsilon(module) is not None)
-    return Captured(program, owners, norms, _held(hosts, first))
+    constants = {spec.arg.name: program.constants.get(spec.target) for spec in program.graph_signature.input_specs}
+    return Captured(program, owners, norms, _held(hosts, first), constants)
 
 
 def epsilon(module: nn.Module) -> str | None:
@@ -139,7 +142,7 @@ def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Ru
     values = {}
     for node, owner in zip(holes, captured.owners):
         value = node.meta.get("val")
-        values[node] = known.get(owner or "", Act(fixed(value.shape)) if isinstance(value, Tensor) else value)
+        values[node] = known.get(owner or "", _given(value, captured.constants.get(node.name)))
     for act in acts(walk_graph(walk, graph, values, rules)):
         for array in act.dims:
             walk.labels.fix(array, "the model returns it")
@@ -151,6 +154,14 @@ def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Ru
             walk.labels.fix(array, str(why))
     settle(walk)
     return known
+
+
+def _given(value: Any, constant: Any) -> Any:
+    """An input, or a constant of the code."""
+    if not isinstance(value, Tensor):
+        return value
+    few = isinstance(constant, Tensor) and not constant.is_floating_point() and constant.dim() == 1
+    return Act(fixed(value.shape), values=tuple(constant.tolist()) if few else None)
 
 
 @contextmanager

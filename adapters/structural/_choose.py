@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from . import _along, _layers, _plain, _routing, _views
+from . import _along, _layers, _parts, _plain, _routing, _views
 from ._capture import Captured, walked
 from ._uses import Uses
 from ._walk import Rule, Walk
 
-RULES: dict[str, Rule] = {**_plain.RULES, **_along.RULES, **_views.RULES, **_layers.RULES, **_routing.RULES}
+RULES: dict[str, Rule] = _plain.RULES | _along.RULES | _parts.RULES | _views.RULES | _layers.RULES | _routing.RULES
 
 
 def best_walk(captured: Captured, shapes: Mapping[str, Any], uses: Uses) -> Any:
@@ -35,11 +35,11 @@ def best_walk(captured: Captured, shapes: Mapping[str, Any], uses: Uses) -> Any:
 
 def _walked(captured: Captured, shapes: Mapping[str, Any], uses: Uses, choices: Mapping[str, int]) -> Any:
     """A walk, after which sizes that come from one attribute are one."""
-    walk = Walk(choices, captured.norms)
+    walk = Walk(choices, captured.norms, uses.bounds)
     known = walked(captured, shapes, RULES, walk)
     held: dict[tuple[str, str], Any] = {}
     for size in walk.sizes:
-        name = uses.get((size.path, *size.call), {}).get(size.place)
+        name = uses.calls.get((size.path, *size.call), {}).get(size.place)
         if name is not None:
             first = held.setdefault((size.path, name), size.labels)
             walk.labels.unite(

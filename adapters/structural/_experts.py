@@ -20,6 +20,7 @@ from ._settings import Cut, follow_config
 from ._shrink import fitted, read_all
 from ._sizes import Change, changes, known_numbers, left, sizes_after
 from ._structure import Structure
+from ._told import number_of, set_number
 from ._uses import Key, Watch
 from ._walk import Route
 
@@ -98,9 +99,9 @@ class _Bound(NamedTuple):
 
 def _bounds(model: nn.Module, structure: Structure, gone: Any) -> Iterator[_Bound]:
     for route in structure.walk.routes:
-        name = structure.uses.get((route.path, *route.call), {}).get(0) if route.call[0] == "topk" else None
+        name = structure.uses.calls.get((route.path, *route.call), {}).get(0) if route.call[0] == "topk" else None
         count = left(structure, route.labels, gone)
-        if name and (old := getattr(model.get_submodule(route.path), name)) > count:
+        if name and (old := number_of(model.get_submodule(route.path), name)) > count:
             yield _Bound(old, Change(route.path, name, count))
 
 
@@ -117,7 +118,7 @@ def _without(structure: Structure, gone: Any, bounds: list[_Bound]) -> Under:
     @contextmanager
     def under(hosts: nn.Module) -> Iterator[None]:
         for _, change in bounds:
-            setattr(hosts.get_submodule(change.path), change.name, change.value)
+            set_number(hosts.get_submodule(change.path), change.name, change.value)
         with Watch(hosts, met):
             yield
 

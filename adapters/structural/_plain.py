@@ -101,6 +101,11 @@ def addmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     return Act(aligned(walk, [a.self, product], out.shape), silent=a.mat2.weight)
 
 
+def baddbmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
+    product = matmul(walk, SimpleNamespace(all=[a.batch1, a.batch2]), out)
+    return Act(aligned(walk, [a.self, product], out.shape))
+
+
 def matmul(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     left, right = a.all[:2]
     contract(walk, left, -1, right, -2 if len(right.dims) > 1 else 0)
@@ -160,6 +165,7 @@ RULES: dict[str, Rule] = {
     **table(matmul, "matmul mm bmm mv dot"),
     "linear": linear,
     "addmm": addmm,
+    "baddbmm": baddbmm,
     "einsum": einsum,
     "embedding": embedding,
 }

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ._along import GOES_ALONG, along
-from ._along import index as indexed
 from ._labels import Array
+from ._parts import index as indexed
 from ._plain import contract, silent
 from ._walk import Act, Route, Rule, Walk, fixed, made_of
 

@@ -55,10 +55,16 @@ _BEAM = 2
 
 def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
     """The config whose model differs least from the smaller model, key by key, and in what it differs."""
-    whole = _at_once(config, cut)
-    if not _apart(small, whole, cut):  # most often, and a large model takes a second to build
-        return _fewest(small, config, whole, cut), []
-    beam: list[tuple[int, int, Any]] = [(len(_apart(small, config, cut)), -1, copy.deepcopy(config))]
+    starts = [copy.deepcopy(config), *_with_head_size(small, config)]
+    for start in starts:
+        whole = _at_once(start, cut)
+        if not _apart(small, whole, cut):  # most often, and a large model takes a second to build
+            return _fewest(small, start, whole, cut), []
+    return min((_searched(small, start, cut) for start in starts), key=lambda found: len(found[1]))
+
+
+def _searched(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
+    beam: list[tuple[int, int, Any]] = [(len(_apart(small, config, cut)), -1, config)]
     best = beam[0]
     while best[0] and beam:
         steps = [each for _, _, found in beam for each in _steps(found, cut)]
@@ -66,6 +72,15 @@ def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
         beam = [each for each in beam if each[0] < best[0]]
         best = min([best, *beam])
     return best[2], _apart(small, best[2], cut) if best[0] else []
+
+
+def _with_head_size(small: Any, config: Any) -> Iterator[Any]:
+    """The config with a key for the size of a head, which the code of Qwen2 and Phi-3 reads if it is there."""
+    sizes = {vars(module).get("head_dim") for module in small.modules()} - {None}
+    if len(sizes) == 1 and getattr(config, "head_dim", None) is None:
+        tried = copy.deepcopy(config)
+        tried.head_dim = sizes.pop()
+        yield tried
 
 
 def _at_once(config: Any, cut: Cut) -> Any:
@@ -155,11 +170,15 @@ def _shown(small: nn.Module, built: nn.Module, same: Callable[[], bool]) -> list
 
 def _write(small: nn.Module, config: Any, best: Any) -> None:
     """Set the keys that changed in every config of the model that held the same."""
-    new = [(path, key, value) for path, key, value in _numbers(best) if getattr(_at(config, path), key) != value]
+    new = [(path, key, value) for path, key, value in _numbers(best) if getattr(_at(config, path), key, None) != value]
     seen = {id(c): c for m in small.modules() if (c := getattr(m, "config", None)) is not None}
     for path, key, value in new:
-        old = getattr(_at(config, path), key)
         ours = _at(config, path)
+        old = getattr(ours, key, None)
         for each in [ours, *seen.values()]:
             if getattr(each, key, None) == old:
                 setattr(each, key, value)
+    for module in small.modules():  # layers share one config again, where theirs are equal now
+        theirs = vars(module).get("config")
+        if theirs is not None and type(theirs) is type(config) and theirs.to_dict() == config.to_dict():
+            module.config = config

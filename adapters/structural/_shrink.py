@@ -18,6 +18,7 @@ from ._same import Under, difference
 from ._settings import Cut, follow_config
 from ._sizes import Change, changes, known_numbers, set_all, sizes_after, tries
 from ._structure import Structure
+from ._told import number_of, set_number
 
 
 def shrink(model: nn.Module, masks: Mapping[str, Tensor], structure: Structure) -> nn.Module:
@@ -82,7 +83,7 @@ def fitted(
     before, why = dict(model.named_modules()), None
     for chosen in tries(model, found):
         for change in found:
-            setattr(small.get_submodule(change.path), change.name, getattr(before[change.path], change.name))
+            set_number(small.get_submodule(change.path), change.name, number_of(before[change.path], change.name))
         set_all(small, chosen)
         for _ in readings(small, folded(structure, gone)):
             why = difference(model, masked, small, structure.inputs, under)

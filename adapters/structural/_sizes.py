@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ._structure import Structure
-from ._uses import own_numbers
+from ._told import number_of, own_numbers, set_number
 
 # Attributes by class name (a class's parents count): which dim of which tensor each is the size of.
 _OF_TENSORS: dict[str, dict[str, tuple[str, int]]] = {
@@ -72,7 +72,7 @@ def changes(model: nn.Module, structure: Structure, gone: Any) -> list[Change]:
     modules, facts = dict(model.named_modules()), _facts(structure, gone)
     found = []
     for (path, name), news in facts.items():
-        old = getattr(modules[path], name, None)
+        old = number_of(modules[path], name)
         found += [Change(path, name, new, len(news) == 1) for new in sorted(news) if type(old) is int and new != old]
     return found + _head_counts(modules, structure, gone, facts)
 
@@ -84,7 +84,7 @@ def _facts(structure: Structure, gone: Any) -> _Facts:
     """What each attribute that arrives as a size becomes."""
     found: _Facts = {}
     for size in structure.sizes:
-        name = size.name or structure.uses.get((size.path, *size.call), {}).get(size.place)
+        name = size.name or structure.uses.calls.get((size.path, *size.call), {}).get(size.place)
         if name is not None:
             found.setdefault((size.path, name), set()).add(left(structure, size.labels, gone))
     return found
@@ -95,10 +95,16 @@ def _head_counts(modules: Any, structure: Structure, gone: Any, facts: _Facts) -
     found = {}
     for size in structure.sizes:
         old, new = len(size.labels), left(structure, size.labels, gone)
-        for name, value in own_numbers(modules[size.path]) if old != new else ():
+        for name, value in _named(modules[size.path], structure.uses.names.get(size.path, ())) if old != new else ():
             if value == old and _HEADS.search(name) and (size.path, name) not in facts:
                 found[size.path, name] = Change(size.path, name, new)
     return list(found.values())
+
+
+def _named(module: nn.Module, computed: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The numbers of a module, and those of its config that sizes in its code are computed from."""
+    yield from own_numbers(module)
+    yield from ((name, number_of(module, name)) for name in computed if name.startswith("config."))
 
 
 def left(structure: Structure, labels: Any, gone: Any) -> int:
@@ -108,7 +114,7 @@ def left(structure: Structure, labels: Any, gone: Any) -> int:
 
 def known_numbers(structure: Structure) -> set[tuple[str, str]]:
     """The attributes, by module and name, of which the graph says what they are."""
-    return {(path, name) for (path, _, _), places in structure.uses.items() for name in places.values()}
+    return {(path, name) for (path, _, _), places in structure.uses.calls.items() for name in places.values()}
 
 
 def sizes_after(structure: Structure, gone: Any) -> dict[Any, set[Any]]:
@@ -148,5 +154,5 @@ def set_all(model: nn.Module, chosen: list[Change]) -> None:
     """Write the new numbers."""
     modules: Mapping[str, nn.Module] = dict(model.named_modules())
     for change in chosen:
-        setattr(modules[change.path], change.name, change.value)
+        set_number(modules[change.path], change.name, change.value)
     follow_tensors(model)

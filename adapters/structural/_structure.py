@@ -46,7 +46,7 @@ class Structure:
     parameters: dict[str, tuple[int, ...]]
     walk: Walk = field(default_factory=Walk)
     known: dict[str, Act] = field(default_factory=dict)
-    uses: Uses = field(default_factory=dict)
+    uses: Uses = field(default_factory=Uses)
 
     @property
     def sizes(self) -> list[Size]:

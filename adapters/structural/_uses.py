@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,30 +12,44 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ._capture import call, first_line, quiet, traced
+from ._told import Told, let_tell
 
 # A call of an operator: the module whose code calls, the operator, and the how-manieth call of it there.
 Key = tuple[str, str, int]
-Uses = dict[Key, dict[int, str]]  # by call, the attribute at each place of the sizes
 Met = Callable[[Key, Any, tuple[Any, ...], dict[str, Any]], Any]
 
-LAYERS = (
-    "Linear",
-    "Conv1D",
-    "Embedding",
-    "_NormBase",
-    "GroupNorm",
-    "PReLU",
-    "RNNBase",
-    "RNNCellBase",
-    "Bilinear",
-    "_ConvNd",
-)
+
+@dataclass
+class Uses:
+    """Where attributes of modules arrive in calls.
+
+    Args:
+        calls: by call, the attribute at each place of the sizes.
+        bounds: by module, numbers of slices and splits that follow from attributes: each with the attribute that it is,
+            or "".
+        names: by module, the attributes that such numbers are computed from.
+    """
+
+    calls: dict[Key, dict[int, str]] = field(default_factory=dict)
+    bounds: dict[str, dict[int, str]] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=dict)
+
+    def met(self, key: Key, func: Any, args: Any, kwargs: Any) -> Any:
+        """Note the numbers of a call, and make it."""
+        leaves = [x for x in pytree.tree_leaves((args, kwargs)) if not isinstance(x, Tensor)]
+        for place, number in enumerate(leaves):
+            if isinstance(number, Told) and number.direct:
+                self.calls.setdefault(key, {})[place] = next(iter(number.names))
+        ends = [end for x in leaves for end in ((x.start, x.stop) if isinstance(x, slice) else (x,))]
+        for number in ends if key[1] in _PARTS else ():
+            if isinstance(number, Told):
+                name = next(iter(number.names)) if number.direct else ""
+                self.bounds.setdefault(key[0], {})[int(number)] = name
+                self.names.setdefault(key[0], set()).update(number.names)
+        return func(*args, **kwargs)
 
 
-class Told(int):
-    """A number that tells which attribute it is; what is computed from it is a plain number."""
-
-    name: str
+_PARTS = {"__getitem__", "split", "split_with_sizes", "tensor_split", "narrow"}
 
 
 class Watch(TorchFunctionMode):
@@ -58,36 +73,18 @@ class Watch(TorchFunctionMode):
         return self.met((*key, nth), func, args, kwargs or {})
 
 
-def own_numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """The whole numbers of a module whose code is not torch's own layer."""
-    if not any(kind.__name__ in LAYERS for kind in type(module).__mro__):
-        yield from ((name, value) for name, value in vars(module).items() if type(value) is int and value > 1)
-
-
 def uses_of(model: nn.Module, inputs: Any) -> Uses:
     """Run a twin of the model whose numbers tell where they come from."""
     hosts, uses = traced(model), Uses()
-    for module in hosts.modules():
-        for name, value in list(own_numbers(module)):
-            told = Told(value)
-            told.name = name
-            setattr(module, name, told)
-
-    def met(key: Key, func: Any, args: Any, kwargs: Any) -> Any:
-        sizes = [x for x in pytree.tree_leaves((args, kwargs)) if not isinstance(x, Tensor)]
-        for place, size in enumerate(sizes):
-            if isinstance(size, Told):
-                uses.setdefault(key, {})[place] = size.name
-        return func(*args, **kwargs)
-
+    let_tell(hosts)
     args, kwargs = call(inputs)
     with quiet():
         try:
-            with Watch(hosts, met):
+            with Watch(hosts, uses.met):
                 hosts(*args, **kwargs)
         except Exception as error:
             if any(t.is_meta for t in model.parameters()):
-                return {}  # code that looks at values; shrink refuses what is on the meta device
+                return Uses()  # code that looks at values; shrink refuses what is on the meta device
             raise ValueError(f"`model` cannot be run on these `example_inputs`: {first_line(error)}") from error
     return uses
 

@@ -23,6 +23,7 @@ class Act(NamedTuple):
         dims: one int64 array a dim, as long as the dim.
         weight: whether it is made of parameters alone.
         silent: whether all that belongs to a masked unit is exactly zero in it.
+        values: what a constant of whole numbers holds.
         numbers: of a tensor of whole numbers, the labels of the positions that it numbers or counts.
     """
 
@@ -30,6 +31,7 @@ class Act(NamedTuple):
     weight: bool = False
     silent: bool = False
     numbers: Array | None = None
+    values: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,6 +81,7 @@ class Walk:
 
     Args:
         choices: at which regrouping another factor than the first is kept, by site.
+        bounds: by module, numbers of slices and splits that follow from attributes, each with its attribute or "".
         norms: the modules that divide by the root mean square over the last dim, and have a weight and an epsilon.
         folds: those of them that were met, each with the dim; what a cut of it changes is folded into the weight.
         routes: where something is chosen along a dim, which is fixed at the end unless experts are chosen.
@@ -87,6 +90,7 @@ class Walk:
 
     choices: Mapping[str, int] = field(default_factory=dict)
     norms: frozenset[str] = frozenset()
+    bounds: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
     sizes: list[Size] = field(default_factory=list)
     sites: dict[str, tuple[int, Array]] = field(default_factory=dict)

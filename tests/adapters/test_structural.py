@@ -86,7 +86,7 @@ def test_every_set_is_cut_at_random_and_computes_what_the_masked_model_does(name
     params = {n: p.detach().requires_grad_() for n, p in model.named_parameters()}
     expected, got = outputs(big, inputs, ml.apply(params, masks)), outputs(little, inputs)
     assert close(expected, got, tolerance)
-    used = dict(little.named_parameters())
+    used = {n: p for n, p in little.named_parameters() if p.requires_grad}
     weights = [torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x) for x in expected]
     gradients = [
         torch.autograd.grad(sum((x * w).sum() for x, w in zip(xs, weights)), list(ps), allow_unused=True)
@@ -256,26 +256,6 @@ def test_layers_say_their_new_sizes():
     model, _inputs, sets = found("lstm")
     small = shrink(model, random_masks(model, sets, 0), sets)
     assert (small.cells.hidden_size, small.cells.input_size, small.embed.embedding_dim) == (5, 4, 4)
-
-
-LOADED = {"llama": {"hidden_size", "rms_norm_eps"}, "qwen3": set(), "gemma3": set(), "t5": {"num_heads", "d_ff"}}
-
-
-@pytest.mark.filterwarnings("error:the config of")
-@pytest.mark.parametrize("name", LOADED)
-def test_configs_follow_so_that_what_is_saved_loads(name, tmp_path):
-    """In Qwen3 and Gemma-3 the width cannot follow: norms of heads have the same epsilon, embeddings their scale."""
-    model, inputs, sets = found(name)
-    if not LOADED[name]:
-        sets = sets.select(lambda s: s.units != 16)
-    small = shrink(model, random_masks(model, sets, 0), sets)
-    changed = {k for k, v in model.config.to_dict().items() if small.config.to_dict()[k] != v}
-    small.save_pretrained(tmp_path)
-    loaded = type(small).from_pretrained(tmp_path, dtype=torch.float64).eval()
-    with torch.no_grad():
-        assert close(outputs(small, inputs), outputs(loaded, inputs))
-    inside = {"num_attention_heads", "num_key_value_heads", "intermediate_size"} if name != "t5" else set()
-    assert changed == LOADED[name] | inside
 
 
 @pytest.mark.filterwarnings("error:the config of")

@@ -19,6 +19,7 @@ class Net(nn.Module):
 
     def __init__(self, forward, **modules):
         super().__init__()
+        self.many, self.few = 6, 2
         for name, module in modules.items():
             setattr(self, name, module)
         self.run = forward
@@ -30,6 +31,13 @@ class Net(nn.Module):
 def net(forward, width=6, **modules):
     """With a layer in front and one behind."""
     return Net(forward, i=nn.Linear(4, width), o=nn.Linear(6, 2), **modules), (torch.randn(3, 4),)
+
+
+def parts(net, x):
+    """Pieces of unequal size, a slice between bounds that are computed, and one up to an attribute."""
+    first, rest = x.split([net.many, net.few + net.few], -1)
+    both = x[:, net.many : net.many + net.few].sum(-1, True) + rest.sum(-1, True)
+    return first * x[:, : net.many] + both
 
 
 def images(*layers):
@@ -80,6 +88,8 @@ CUT = {
     "one layer twice": lambda: net(lambda n, x: n.o(n.w(torch.relu(n.w(n.i(x))))), w=nn.Linear(6, 6)),
     "gated": lambda: net(lambda n, x: n.o(F.glu(n.i(x))), 12),
     "halves": lambda: net(lambda n, x: n.o(torch.mul(*n.i(x).chunk(2, -1))), 12),
+    "parts of its own numbers": lambda: net(lambda n, x: n.o(parts(n, n.i(x))), 10),
+    "the last two": lambda: net(lambda n, x: n.o(n.i(x)[:, :-2] * n.i(x)[:, [-2]] + n.i(x)[:, [-1]]), 8),
     "einsum": lambda: net(lambda n, x: n.o(torch.einsum("bi,hi->bh", n.i(x), n.a)), **parameters(a=(6, 6))),
     "matmul": lambda: net(lambda n, x: n.o(torch.relu(n.i(x) @ n.a + n.b)), **parameters(a=(6, 6), b=(6,))),
     "weights made in between": lambda: net(
@@ -111,6 +121,10 @@ STAYS = {
     "softmax over units": lambda: (net(lambda n, x: n.o(n.i(x).softmax(-1)))[0], "goes along it"),
     "products of units": lambda: (net(lambda n, x: n.o(n.i(x) @ n.i(x).T @ n.i(x)))[0], "neither side is a parameter"),
     "a slice": lambda: (net(lambda n, x: n.o(n.i(x)[:, 1:7]), 8)[0], "slices it at numbers"),
+    "pieces of other numbers": lambda: (
+        net(lambda n, x: n.o(torch.mul(*(y[:, :3] for y in n.i(x).split([5, 3], -1))).repeat(1, 2)), 8)[0],
+        "splits it at numbers",
+    ),
     "a constant": lambda: (net(lambda n, x: n.o(n.i(x) + torch.arange(6)))[0], "joins it with what is fixed"),
     "a norm of units that speak": lambda: (
         net(lambda n, x: n.o(n.n(n.i(x).sigmoid())), n=nn.RMSNorm(6))[0],
