@@ -60,7 +60,11 @@ def _nearest(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
         whole = _at_once(start, cut)
         if not _apart(small, whole, cut):  # most often, and a large model takes a second to build
             return _fewest(small, start, whole, cut), []
-    return min((_searched(small, start, cut) for start in starts), key=lambda found: len(found[1]))
+    best, lost = _searched(small, starts[0], cut)
+    for start in starts[1:] if lost else ():
+        with_key = _searched(small, start, cut)
+        best, lost = min((best, lost), with_key, key=lambda found: len(found[1]))
+    return best, lost
 
 
 def _searched(small: Any, config: Any, cut: Cut) -> tuple[Any, list[str]]:
