@@ -4,6 +4,10 @@ Those that need data are two halves: a pure accumulator, `add_x(state, ...) -> X
 returns. The state of the whole is that of its parts added one after another, empty parts included.
 """
 
+from masklib.scores._depth import Distances as Distances
+from masklib.scores._depth import add_angles as add_angles
+from masklib.scores._depth import add_influences as add_influences
+from masklib.scores._depth import distance as distance
 from masklib.scores._experts import ExpertNorms as ExpertNorms
 from masklib.scores._experts import add_expert_norms as add_expert_norms
 from masklib.scores._experts import reap as reap

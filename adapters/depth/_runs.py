@@ -1,0 +1,41 @@
+"""How far runs of blocks move the hidden state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Runs(NamedTuple):
+    """Scores of runs of consecutive blocks; it prints as a table.
+
+    Attributes:
+        blocks: the names of all blocks, in order.
+        length: how many blocks are in a run.
+        scores: of each run, without dims, by the name of its first block.
+    """
+
+    blocks: tuple[str, ...]
+    length: int
+    scores: dict[str, Tensor]
+
+    def lowest(self) -> dict[str, Tensor]:
+        """Masks that drop the run with the lowest score; of equal ones the first.
+
+        Returns:
+            bool without dims by the names of all blocks, True = kept, as `drop` takes them.
+        """
+        start = min(range(len(self.scores)), key=lambda i: float(self.scores[self.blocks[i]]))
+        dropped = range(start, start + self.length)
+        return {name: torch.tensor(i not in dropped) for i, name in enumerate(self.blocks)}
+
+    def __str__(self) -> str:
+        """One line a run."""
+        best = next(name for name, kept in self.lowest().items() if not kept)
+        rows = []
+        for i, (name, score) in enumerate(self.scores.items()):
+            what = name if self.length == 1 else f"{name} to {self.blocks[i + self.length - 1]}"
+            rows.append(f"  {what}  {float(score):.4f}{'  the lowest' * (name == best)}")
+        return "\n".join([f"{len(self.blocks)} blocks, {self.length} at a time", *rows])
