@@ -15,6 +15,7 @@ from hypothesis import find
 import masklib
 import masklib.adapters
 import masklib.adapters.accelerate
+import masklib.adapters.depth
 import masklib.adapters.files
 import masklib.adapters.oneshot
 import masklib.adapters.prune
@@ -27,6 +28,7 @@ CORE = [masklib, masklib.budgets, masklib.groups, masklib.schedules, masklib.sco
 CORE += [masklib.surgery, masklib.updates]
 ADAPTERS = [masklib.adapters, masklib.adapters.files, masklib.adapters.oneshot, masklib.adapters.structural]
 ADAPTERS += [masklib.adapters.training, masklib.adapters.report, masklib.adapters.accelerate]
+ADAPTERS += [masklib.adapters.depth]
 PACKAGES = [*CORE, masklib.testing, masklib.testing.laws, *ADAPTERS]
 MODULES = [
     f"{package.__name__}.{info.name}"

@@ -52,6 +52,7 @@ REFUSED = [
     lambda w: ml.sparsegpt(W, scores.add_hessian(None, w), amount=1),
     lambda w: scores.ria(w, scores.add_input_norms(None, W)),
     lambda w: scores.add_expert_norms(None, w[None], W[None, :, 0]),
+    lambda w: scores.add_angles(None, w, W),
     lambda w: ml.budgets.owl({"a": w}, 0.5),
     lambda w: ml.admm(w, scores.add_hessian(None, W), amount=1),
     lambda w: ml.reconstruct(w, scores.add_hessian(None, W), W > 0),

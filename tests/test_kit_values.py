@@ -204,7 +204,10 @@ def test_scores_keep_their_laws(name):
 
 def test_every_criterion_is_there():
     public = {n for n, f in vars(ml.scores).items() if callable(f) and not n.startswith("_") and n.islower()}
-    assert {n for n in public if not n.startswith("add_")} == set(CRITERIA) | {"reap"}  # of experts
+    assert {n for n in public if not n.startswith("add_")} == set(CRITERIA) | {
+        "reap",
+        "distance",
+    }  # of experts and of blocks
 
 
 def in_place(params):

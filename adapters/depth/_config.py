@@ -61,10 +61,20 @@ def _keys(config: Any, count: int, kept: list[int], path: tuple[str, ...] = ()) 
     for name, value in vars(config).items():
         if hasattr(value, "to_dict"):
             yield from _keys(value, count, kept, (*path, name))
-        elif "layer" in name and type(value) is int and value == count:
-            yield _Key(path, name, value, len(kept))
-        elif "layer" in name and isinstance(value, (list, tuple)) and len(value) == count:
-            yield _Key(path, name, value, type(value)(value[i] for i in kept))
+        elif "layer" in name and (new := _left(value, count, kept)) not in (None, value):
+            yield _Key(path, name, value, new)
+
+
+def _left(value: Any, count: int, kept: list[int]) -> Any:
+    """What is left of a number of layers, of values for each, or of numbers of some; None if it is none of these."""
+    if type(value) is int:
+        return len(kept) if value == count else None
+    if not isinstance(value, (list, tuple)):
+        return None
+    if len(value) == count:
+        return type(value)(value[i] for i in kept)
+    some = all(type(i) is int and 0 <= i < count for i in value)
+    return type(value)(kept.index(i) for i in value if i in kept) if some else None
 
 
 def _choices(keys: list[_Key]) -> Iterator[list[_Key]]:

@@ -33,6 +33,7 @@ SURFACE = {
     "report": {"Difference", "Layer", "Report", "diff", "report"},
     "training": {"Pruning", "Report", "attach", "freeze", "zero"},
     "accelerate": {"Layer", "SparseConv", "SparseLinear", "Table", "TwoOfFour", "accelerate", "race", "restore"},
+    "depth": {"Runs", "drop", "measure"},
     "structural": {
         *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"],
         *["drop_experts", "expert_norms"],

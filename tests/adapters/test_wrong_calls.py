@@ -14,6 +14,7 @@ from wrong import M, W, X, called, told
 import masklib as ml
 import masklib.adapters.accelerate as accelerate
 import masklib.adapters.checkpoint as checkpoint
+import masklib.adapters.depth as depth
 import masklib.adapters.oneshot as oneshot
 import masklib.adapters.optimizer as optimizer
 import masklib.adapters.parametrize as parametrize
@@ -125,6 +126,25 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         lambda: {"model": layer(), "example_inputs": (X,), "margin": 1.1, "timer": accelerate.race},
     ),
     "restore": (accelerate.restore, lambda: {"model": layer(), "state": accelerate.SparseLinear(layer()).state_dict()}),
+    "depth.measure": (
+        depth.measure,
+        lambda: {
+            "model": nn.Sequential(nn.Linear(3, 3), nn.ReLU()),
+            "batches": [X],
+            "length": 1,
+            "last": False,
+            "add": ml.scores.add_angles,
+            "blocks": ["0"],
+        },
+    ),
+    "depth.drop": (
+        depth.drop,
+        lambda: {
+            "model": nn.Sequential(nn.Linear(3, 3), nn.ReLU()),
+            "masks": {"0": torch.tensor(False)},
+            "example_inputs": (X,),
+        },
+    ),
     "weights": (weights, lambda: {"module": layer()}),
     "skipped": (skipped, lambda: {"module": layer()}),
     "keep_zero": (optimizer.keep_zero, keep_zero),
