@@ -140,9 +140,10 @@ def _hand_on(name: str) -> Any:
 def _dropped(model: nn.Module, masks: Any) -> dict[str, set[str]]:
     """The names of the children to drop, by the path of their list."""
     found: dict[str, set[str]] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name, mask in _read.tensors(_read.mapping(masks, "masks"), "masks").items():
         path, _, last = name.rpartition(".")
-        owner = dict(model.named_modules(remove_duplicate=False)).get(path)
+        owner = modules.get(path)
         if not isinstance(owner, (nn.ModuleList, nn.Sequential)) or last not in owner._modules:
             raise ValueError(
                 f"`masks` must name blocks of a ModuleList or Sequential of {type(model).__name__}, got {name!r}. "
