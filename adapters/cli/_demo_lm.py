@@ -95,7 +95,7 @@ def _read(file: Path) -> tuple[nn.Module, Any]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     with redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(**where)
         return AutoModelForCausalLM.from_pretrained(**where, dtype="float32").eval(), tokenizer
