@@ -293,6 +293,20 @@ def test_multiplications_are_those_that_run(name, monkeypatch):
         assert counter.get_total_flops() == 2 * count(sets, kept).macs
 
 
+@pytest.mark.parametrize("name", ["unet", "lstm", "packed"])
+def test_budgets_are_met_as_by_trying_each_number_of_units(name):
+    model, _, sets = found(name)
+    scores, groups = {n: model.get_parameter(n).detach() for n in sets.names}, sets.groups(p=2, mean=True)
+    numbers = range(len(sets.sets), sum(s.units for s in sets.sets) + 1)
+    masks = [ml.compute_mask(scores, keep=keep, groups=groups, least=1) for keep in numbers]
+    for which in ("parameters", "macs"):
+        sizes = [getattr(count(sets, each), which) for each in masks]
+        for budget in (sizes[0], sizes[0] + 1, sum(sizes) // len(sizes), sizes[-1] - 1, sizes[-1], 10**9):
+            best = max(i for i, size in enumerate(sizes) if size <= budget)
+            got = within(sets, scores, **{which: budget})
+            assert all(torch.equal(got[n], masks[best][n]) for n in got)
+
+
 def test_a_budget_is_met_and_no_unit_more_has_room_in_it():
     model, _, sets = found("mobilenet")
     scores = {n: p.detach() for n, p in model.named_parameters() if n in sets.names}
