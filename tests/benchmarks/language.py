@@ -92,7 +92,11 @@ def layers(model: nn.Module, calibration: list[Tensor], test: list[Tensor], patt
     names = [f"model.layers.{i}.{part}" for i in (4, 20) for part in parts]
     seen, unseen = inputs_of(model, names, calibration), inputs_of(model, names, test)
     states = {n: ml.scores.add_hessian(None, x) for n, x in seen.items()}
-    solvers = {"sparsegpt": ml.sparsegpt, "admm": ml.admm, "admm, constant": partial(ml.admm, penalty=(1.0,) * 10)}
+    solvers = {
+        "sparsegpt": ml.sparsegpt,
+        "admm": ml.admm,
+        "admm, constant": partial(ml.admm, penalty=(1.0,) * 10, relaxation=1.0),
+    }
     for pattern in patterns:
         number, options = PATTERNS[pattern]
         for solver, solve in solvers.items():
