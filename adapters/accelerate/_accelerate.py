@@ -202,7 +202,7 @@ def _spoken_for(module: nn.Module, owners: Mapping[int, set[int]]) -> str | None
     if _read.is_sharded(weight):
         return "its weight is sharded"
     if module._forward_hooks or module._forward_pre_hooks:
-        return "it has hooks, which another layer would not run"
+        return "it has hooks, which another layer would not run; of a module pruned in place, bake them first"
     return "its weight is tied to another layer's" if len(owners.get(id(weight), ())) > 1 else None
 
 

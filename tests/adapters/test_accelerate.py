@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import masklib as ml
+import masklib.adapters.prune as prune
+from masklib.adapters import parametrize
 from masklib.adapters.accelerate import SparseConv, SparseLinear, TwoOfFour, _race, _semi, accelerate, race, restore
 from masklib.adapters.accelerate._forms import forms_of
 
@@ -196,7 +200,7 @@ def test_what_cannot_be_replaced_is_left_out_and_told():
     fast, table = accelerate(model, inputs, timer=FAST)
     assert table.left_out == {
         "tied": "its weight is tied to another layer's",
-        "hooked": "it has hooks, which another layer would not run",
+        "hooked": "it has hooks, which another layer would not run; of a module pruned in place, bake them first",
         "idle": "it was not called",
         "table": "Embedding has no sparse form",
         "grouped": "its channels are in groups",
@@ -204,6 +208,20 @@ def test_what_cannot_be_replaced_is_left_out_and_told():
     assert table.layers["read"].form == "dense"
     assert table.layers["read"].untried["csr @ x.T"].startswith("the model needs it dense: it fails")
     assert table.layers["twice"].form == "csr @ x.T"
+    torch.testing.assert_close(fast(*inputs), model(*inputs))
+
+
+def test_pruned_modules_are_replaced_once_they_are_baked_and_parametrized_ones_at_once():
+    model, inputs = net()
+    prune.l1_unstructured(model[4], "weight", 0.9)
+    assert "bake them first" in accelerate(model, inputs, timer=FAST)[1].left_out["4"]
+    model = prune.bake(model)
+    fast, _ = accelerate(model, inputs, timer=FAST)
+    assert isinstance(fast[4], SparseLinear)
+    torch.testing.assert_close(fast(*inputs), model(*inputs))
+    parametrize.prune(model, partial(ml.l1_unstructured, amount=0.5))
+    fast, _ = accelerate(model, inputs, timer=FAST)
+    assert isinstance(fast[4], SparseLinear)
     torch.testing.assert_close(fast(*inputs), model(*inputs))
 
 
