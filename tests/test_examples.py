@@ -17,7 +17,7 @@ from matplotlib.image import imread
 import masklib as ml
 
 DOCS = Path(__file__).parents[1] / "docs"
-MODULES = ("training", "methods", "compare", "combinations", "reasons", "attached")
+MODULES = ("training", "methods", "compare", "combinations", "reasons", "attached", "language")
 METHODS = ("random", "random ERK", "one-shot", "LAMP", "gradual", "lottery", "SNIP", "SynFlow", "SET", "RigL")
 STEPS = 24
 
@@ -210,3 +210,19 @@ def test_the_page_has_a_row_for_every_method_in_every_table():
     page = (DOCS / "why" / "ten-methods.md").read_text()
     for name in ("dense", *METHODS):
         assert len(re.findall(rf"^\| {name} +\|(?: *\d+\.\d ± \d+\.\d \|){{3}}$", page, flags=re.M)) == 2, name
+
+
+# ---- the language model ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_the_language_model_is_what_was_measured(examples, tmp_path, capsys):
+    language = examples.language
+    results = language.main(["--out", str(tmp_path / "picture.png")])
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    page = (DOCS / "recipes" / "language-models.md").read_text()
+    written = {tuple(c.strip() for c in line.strip("| ").split("|")) for line in page.splitlines() if "|" in line}
+    for line in printed:
+        assert tuple(c.strip() for c in line.strip("| ").split("|")) in written, line
+    assert len(printed) > 5
+    assert imread(tmp_path / "picture.png").shape == imread(DOCS / "examples" / "language.png").shape
+    assert all(value > 13 for values in results.values() for value in values)

@@ -70,9 +70,14 @@ def table(dense: float, results: Results) -> Table:
 
 def spread(values: Sequence[float]) -> str:
     """A mean and a standard deviation in words."""
-    if not values:
-        return ""
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+    if len(values) < 2:
+        return number(values[0]) if values else ""
+    return f"{number(mean(values))} ± {number(stdev(values))}"
+
+
+def number(value: float) -> str:
+    """Two decimals, where these say something."""
+    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
 
 
 def picture(dense: float, results: Results) -> Figure:
@@ -90,7 +95,7 @@ def picture(dense: float, results: Results) -> Figure:
     bars = {row: results[(*row, "2:4")] for row in named if (*row, "2:4") in results}
     for (rule, *_), values in bars.items():
         right.barh([NAMES[rule]], [mean(values) - dense], left=dense, color=COLOURS[rule])
-        right.annotate(f" {mean(values):.1f}", (mean(values), NAMES[rule]), va="center")
+        right.annotate(f" {number(mean(values))}", (mean(values), NAMES[rule]), va="center")
     left.axhline(dense, color="black", linestyle=":", label="dense")
     left.set(xlabel="sparsity (%)", ylabel="perplexity", yscale="log", xticks=[50, 60, 70], ylim=(dense * 0.9, 1000))
     left.legend(frameon=False, fontsize="small")
