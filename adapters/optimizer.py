@@ -63,7 +63,7 @@ def keep_zero(optimizer: Optimizer, module: nn.Module, masks: Mapping[str, Tenso
         known = owned(optimizer)
         for _name, param, mask in _held(module, handle.number) if given is None else given:
             if id(param) in known:
-                zero_dead([param, *same_shape(optimizer, param)], mask)
+                zero_dead(*((tensor, mask) for tensor in (param, *same_shape(optimizer, param))))
 
     hold()
     handle.hook = after_steps(optimizer, hold)

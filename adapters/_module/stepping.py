@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from masklib.selection._threads import threaded
 
 # ---- which optimizer, which steps -----------------------------------------------------------------------------------
 
@@ -117,25 +120,35 @@ def same_shape(optimizer: Optimizer, param: Tensor) -> Iterator[Tensor]:
             yield value
 
 
-_FAST = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of floats, by their bytes
 
 
 @torch.no_grad()
-def zero_dead(tensors: list[Tensor], mask: Tensor) -> None:
-    """Zero in place what a mask kills, in tensors of its shape.
+def zero_dead(*pairs: tuple[Tensor, Tensor]) -> None:
+    """Zero in place what masks kill, in (tensor, mask) of one shape each.
 
-    By the kernel of a ReLU's gradient, as `apply` does: a million floats in .34 ms, and .33 ms once for the mask's own
-    conversion, where `masked_fill_` takes 1.8 ms and a product with bools 1.1 ms (and lets NaN through).
+    On the CPU the bits of a float, as an integer, times its mask: exactly zero for NaN too. numpy converts the mask in
+    cache: of a million cold floats in .8 ms, where torch's kernels (`threshold_backward` after a conversion) took 1.4
+    ms, `masked_fill_` 3.2 ms, and waited for each other's threads on a busy machine.
     """
-    bits: dict[torch.dtype, Tensor] = {}
-    for tensor in map(local, tensors):
-        kept = local(mask).to(tensor.device)
-        if tensor.dtype not in _FAST or tensor.stride() != kept.stride():
-            tensor.masked_fill_(~kept, 0)
-            continue
-        if tensor.dtype not in bits:
-            bits[tensor.dtype] = kept.view(torch.uint8).to(tensor.dtype)
-        torch.ops.aten.threshold_backward.grad_input(tensor, bits[tensor.dtype], 0, grad_input=tensor)
+    parts = [(local(tensor).detach(), local(mask).to(tensor.device)) for tensor, mask in pairs]
+    plain = [part for part in parts if _is_plain(part[0])]
+    threaded(_multiplied, plain, sum(tensor.numel() for tensor, _ in plain))
+    for tensor, mask in parts:
+        if not _is_plain(tensor):
+            tensor.masked_fill_(~mask, 0)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether numpy can write a tensor's floats."""
+    return type(tensor) is Tensor and tensor.is_cpu and tensor.is_floating_point() and tensor.itemsize in _BITS
+
+
+def _multiplied(parts: Any) -> None:
+    for tensor, mask in parts:
+        bits = tensor.view(_BITS[tensor.itemsize]).numpy()
+        np.multiply(bits, mask.view(torch.int8).numpy(), out=bits)
+        torch.autograd.graph.increment_version(tensor)
 
 
 def local(tensor: Tensor) -> Tensor:

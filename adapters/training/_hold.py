@@ -16,7 +16,7 @@ def zero(param: Tensor, mask: Tensor, values: Tensor | None = None) -> None:
     >>> p
     tensor([1., 0.])
     """
-    zero_dead([param], mask)
+    zero_dead((param, mask))
 
 
 @torch.no_grad()

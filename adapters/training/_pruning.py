@@ -14,8 +14,8 @@ from masklib import _read, updates
 from masklib.updates import Update
 
 from .._module.probing import keeps_zeros
-from .._module.stepping import around_steps, local, owned, same_shape, scale_of, zero_dead
-from . import _place, _saved
+from .._module.stepping import around_steps, local, same_shape, scale_of, zero_dead
+from . import _early, _place, _saved
 from ._hold import freeze, zero
 from ._names import plain_model
 from ._report import Report, report
@@ -52,6 +52,7 @@ class Pruning:
         self._next: Any = None
         self._dense: dict[str, Tensor] | None = None  # gradients, kept for an update that is due after the step
         self._is_ready = False
+        self._masked: list[Any] = []  # the gradients that `mask_grads` has masked, weakly
         self._zeros_last = False  # whether the step under way finds zeros and will leave them, so that a pass is saved
         self._left_alone = hold is zero and not update.straight_through and keeps_zeros(optimizer, params)
         self._versions: list[tuple[int, ...]] = []  # of all that was zeroed, as it was left after the last step
@@ -91,8 +92,7 @@ class Pruning:
         _read.known_names(self.masks, others, "masks", "module")
         for name, mask in self.masks.items():
             _read.same_shape(mask, others[name], f"the mask of {name!r}", "the parameter of `module`")
-        for name, mask in self.masks.items():
-            zero_dead([others[name]], mask)
+        zero_dead(*((others[name], mask) for name, mask in self.masks.items()))
         return module
 
     @torch.no_grad()
@@ -100,11 +100,15 @@ class Pruning:
         """Zero the gradients of dead entries now, before they are clipped, rather than when the optimizer steps.
 
         Once a step, after its last backward: earlier, an update would not see the whole dense gradient.
+
+        Raises:
+            ValueError: if the update goes by gradients, and these have been masked before, without a step since.
         """
-        self._before, self._is_ready = [], True
-        self._gather()
-        self._decay()
-        self._zero_grads()
+        update = self.update
+        if self._is_ready and (update.needs_grads or update.observe or update.decay):
+            _early.refuse_again(self._masked, self._params)
+        self._mask_grads()
+        self._is_ready, self._masked = True, _early.noted(self._params)
 
     def __enter__(self) -> Pruning:
         return self
@@ -115,7 +119,7 @@ class Pruning:
     # ---- saving ----
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a run goes on from: copies of tensors, and numbers."""
+        """All that a run goes on from: copies of tensors, numbers, and the update in words."""
         return _saved.state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,7 +133,8 @@ class Pruning:
         self._hide()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_optimizer": self.optimizer, "_hooks": None, "_before": [], "_dense": None}
+        forgotten: dict[str, Any] = {"_hooks": None, "_dense": None, "_before": [], "_masked": []}
+        return {**vars(self), "_optimizer": self.optimizer, **forgotten}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -180,31 +185,38 @@ class Pruning:
 
     def _hide(self) -> None:
         """Make dead entries, and the optimizer's state of them unless they learn, what they have to be."""
-        for name, param in self._dead():
-            mask, state = self.masks[name], list(same_shape(self.optimizer, param))
-            if self.update.straight_through:
-                zero_dead([param], mask)
-            elif self._hold is zero:
-                zero_dead([param, *state], mask)
-            else:
-                self._hold(param.detach(), mask, self._values[name])
-                zero_dead(state, mask)
+        dead = [(param, self.masks[name], name) for name, param in self._dead()]
+        for param, mask, name in dead if self._hold is not zero else ():
+            self._hold(param.detach(), mask, self._values[name])
+        if self._hold is zero:
+            zero_dead(*((param, mask) for param, mask, _ in dead))
+        if not self.update.straight_through:
+            zero_dead(*((state, mask) for param, mask, _ in dead for state in same_shape(self.optimizer, param)))
+
+    def _mask_grads(self) -> None:
+        self._before = []
+        self._gather()
+        self._decay()
+        self._zero_grads()
 
     @torch.no_grad()
     def _gradients_ready(self) -> None:
         """Let the evidence see dense gradients, once a step, and the step those of the masked model."""
         if self._is_ready:
-            self._zero_grads()
+            self._zero_grads(tell=self._dense is not None or self._next is not None)
         else:
-            self.mask_grads()
+            self._mask_grads()
         self._is_ready = False
 
-    def _zero_grads(self) -> None:
-        for name, param in self._dead() if not self.update.straight_through else ():
-            if param.grad is not None and param.grad.is_sparse:
-                self._zeros_last = False
-            elif param.grad is not None:
-                zero_dead([param.grad], self.masks[name])
+    def _zero_grads(self, tell: bool = False) -> None:
+        dead = [] if self.update.straight_through else list(self._dead())
+        grads = [(param.grad, self.masks[name]) for name, param in dead if param.grad is not None]
+        if any(grad.is_sparse for grad, _ in grads):
+            self._zeros_last = False
+        whole = [(grad, mask) for grad, mask in grads if not grad.is_sparse]
+        if tell:
+            _early.tell_later(whole)
+        zero_dead(*whole)
 
     def _gather(self) -> None:
         if self.update.observe is not None:
@@ -253,7 +265,7 @@ class Pruning:
         masks = _read.masks(self.update(self.step, params, dict(self.masks), evidence), params, "update(...)", "params")
         self._take(masks)
         if self.update.rewind is not None:
-            self._rewind()
+            _saved.rewind(self)
         for name, value in self._values.items():  # what lives again comes back; what dies is held as it is
             parts = (self._params[name], value)
             _copy(*parts if self.update.straight_through else reversed(parts))
@@ -263,15 +275,6 @@ class Pruning:
         """Hold masks in the layout of their parameters, and know which of them kill anything."""
         self.masks = {n: torch.empty_like(p, dtype=torch.bool).copy_(masks[n]) for n, p in self._params.items()}
         self._pruned = {name for name, mask in self.masks.items() if not bool(local(mask).all())}
-
-    @torch.no_grad()
-    def _rewind(self) -> None:
-        """Everything is what it was, and the optimizer begins anew."""
-        for name, tensor in _saved.tensors_of(self.model).items():
-            tensor.copy_(self._first[name])
-        for param in self.model.parameters():
-            if id(param) in owned(self.optimizer):
-                self.optimizer.state.pop(param, None)
 
     # ---- views ----
 

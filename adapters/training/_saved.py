@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from masklib import _read
+
+from .._module.stepping import owned
+from ._described import described
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -22,6 +26,16 @@ def everything(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
 
 
+@torch.no_grad()
+def rewind(pruning: Any) -> None:
+    """Everything is what it was first, and the optimizer begins anew."""
+    for name, tensor in tensors_of(pruning.model).items():
+        tensor.copy_(pruning._first[name])
+    for param in pruning.model.parameters():
+        if id(param) in owned(pruning.optimizer):
+            pruning.optimizer.state.pop(param, None)
+
+
 def state_dict(pruning: Any) -> dict[str, Any]:
     """All that a run goes on from; the same keys at every step, so that it can be loaded in place."""
     leaves, _ = _evidence(pruning)
@@ -29,6 +43,7 @@ def state_dict(pruning: Any) -> dict[str, Any]:
     return {
         "step": pruning.step,
         "observed": pruning._seen is not None,
+        "update": described(pruning.update, pruning._hold),
         **{key: {n: t.detach().clone() for n, t in group.items()} for key, group in groups.items()},
         "evidence": {str(i): torch.as_tensor(leaf).detach().clone() for i, leaf in enumerate(leaves)},
     }
@@ -48,7 +63,7 @@ def _evidence(pruning: Any) -> tuple[list[Any], Any]:
 
 
 def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
-    """Read a state that fits the pruning: keys, names, shapes and dtypes."""
+    """Read a state that fits the pruning: keys, names, shapes and dtypes; that of another update is told."""
     if not isinstance(state, Mapping):
         raise TypeError(
             f"`state` must be what state_dict() gave, got {type(state).__name__}. Pass checkpoint['pruning'], say."
@@ -58,6 +73,12 @@ def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
     for key in ("masks", "values", "first", "evidence"):
         _refuse_others(state[key], expected[key], key)
     _read.integer(state["step"], "step", "step=100")
+    if state["update"] != expected["update"]:
+        warnings.warn(
+            f"`state` is of another update, or of other numbers: {state['update']}. Training goes on from it as "
+            f"{expected['update']}.",
+            stacklevel=4,
+        )
     return state
 
 

@@ -108,6 +108,7 @@ def _checkpoint(args: Any, state: Any) -> Path:
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
     flat = {"step": torch.tensor(state["step"]), "observed": torch.tensor(state["observed"])}
+    flat["update"] = torch.tensor(list(state["update"].encode()), dtype=torch.uint8)
     groups = {key: group for key, group in state.items() if isinstance(group, dict)}
     tensors = {f"{key}/{name}": t.contiguous() for key, group in groups.items() for name, t in group.items()}
     save_file({**flat, **tensors}, path)
@@ -116,6 +117,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     flat = load_file(path)
     state: dict[str, Any] = {"step": int(flat.pop("step")), "observed": bool(flat.pop("observed"))}
+    state["update"] = bytes(flat.pop("update").tolist()).decode()
     state.update({key: {} for key in ("masks", "values", "first", "evidence")})
     for key, tensor in flat.items():
         group, _, name = key.partition("/")

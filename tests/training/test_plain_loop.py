@@ -484,3 +484,63 @@ def test_sparse_gradients():
             optimizer.step()
             assert_zero(pruning, optimizer)
         pruning.remove()
+
+
+# ---- gradients that are masked early, in several parts --------------------------------------------------------------
+
+SEEING = ["rigl", "movement", "taylor", "sr-ste"]
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_masking_each_micro_batch_is_refused_where_an_update_would_see_a_part(name):
+    model = net()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    pruning = attach(optimizer, model, UPDATES[name])
+    loss_of(model(batch(0))).backward()
+    pruning.mask_grads()
+    loss_of(model(batch(1))).backward()
+    before = model[0].weight.grad.clone()
+    with pytest.raises(ValueError, match=r"called twice before a step, on the gradients of \['0.weight', '3.weight'\]"):
+        pruning.mask_grads()
+    assert torch.equal(model[0].weight.grad, before)
+    optimizer.zero_grad()  # as after a step that a GradScaler skipped
+    loss_of(model(batch(2))).backward()
+    pruning.mask_grads()
+    optimizer.step()
+    assert pruning.step == 1
+    for step in range(3):  # the same tensors of gradients, step after step
+        optimizer.zero_grad(set_to_none=False)
+        loss_of(model(batch(step))).backward()
+        pruning.mask_grads()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["gradual", "straight through"])
+def test_masking_each_micro_batch_changes_no_number_where_no_update_sees_gradients(name):
+    results = []
+    for early in (False, True):
+        model = net()
+        optimizer = OPTIMIZERS["AdamW"](model.parameters())
+        pruning = attach(optimizer, model, UPDATES[name])
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            for part in range(3):
+                loss_of(model(batch(3 * step + part))).backward()
+                pruning.mask_grads() if early else None
+            optimizer.step()
+        results.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(results[0].values(), results[1].values()))
+
+
+@pytest.mark.parametrize("name", ["rigl", "movement", "taylor"])
+def test_gradients_that_come_after_they_were_masked_are_told(name):
+    model = net()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    pruning = attach(optimizer, model, UPDATES[name])
+    train(model, optimizer, range(2 if name == "rigl" else 7), before=pruning.mask_grads)
+    loss_of(model(batch(2))).backward()
+    pruning.mask_grads()
+    nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # is no such gradient
+    loss_of(model(batch(3))).backward()
+    with pytest.warns(UserWarning, match="gradients of dead entries came after mask_grads"):
+        optimizer.step()

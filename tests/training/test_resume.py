@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from training_tasks import OPTIMIZERS, STEPS, UPDATES, batch, loss_of, net
+from training_tasks import CUBIC, OPTIMIZERS, STEPS, UPDATES, batch, loss_of, net
 
 import masklib as ml
-from masklib.adapters.training import attach, freeze
+from masklib import schedules, updates
+from masklib.adapters.training import attach, freeze, zero
+from masklib.adapters.training._described import described
 
 every_update = pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -172,3 +178,57 @@ def test_a_state_is_a_copy():
     before = {n: v.clone() for n, v in state["values"].items()}
     run.go(range(2))
     assert all(torch.equal(before[n], v) for n, v in state["values"].items())
+
+
+def squares(params, state):
+    return {name: score.square() for name, score in ml.scores.movement(state).items()}
+
+
+def unchanged(step, params, masks, grads):
+    return masks
+
+
+OTHERS = {
+    "numbers": ("gradual", updates.gradual(ml.l1_unstructured, schedules.cubic(0.75, start=2, stop=8, every=3))),
+    "a kind": ("gradual", UPDATES["rigl"]),
+    "a budget": ("gradual erk", UPDATES["gradual"]),
+    "a score": ("taylor", UPDATES["gradual"]),
+    "a structure": (
+        "rows",
+        updates.gradual(partial(ml.compute_mask, groups=ml.channels(1, p=2)), schedules.linear(0.5, stop=8)),
+    ),
+    "evidence": ("movement", updates.gradual(ml.compute_mask, CUBIC, score=squares, observe=ml.scores.add_movement)),
+    "when": ("own", updates.Update(unchanged, schedules.linear(0.5, stop=9).due)),
+    "a key": ("set", updates.set_(sparsity=0.5, every=3, key=1)),
+    "a pull": ("sr-ste", updates.sr_ste(keep=1, of=4, decay=0.2)),
+    "windows": ("sr-ste", updates.sr_ste(keep=2, of=4, decay=0.1)),
+    "a step to go back to": ("lottery", UPDATES["late lottery"]),
+}
+
+
+@pytest.mark.parametrize(("saved", "other"), OTHERS.values(), ids=OTHERS)
+def test_a_state_of_another_update_is_told(saved, other):
+    update = UPDATES.get(saved, updates.Update(unchanged, schedules.linear(0.5, stop=8).due))
+    data = Run(update, OPTIMIZERS["AdamW"]).go(range(4)).save()
+    with pytest.warns(UserWarning, match="`state` is of another update, or of other numbers"):
+        run = Run(other, OPTIMIZERS["AdamW"]).load(data)
+    assert run.pruning.step == 4
+    Run(update, OPTIMIZERS["AdamW"]).load(data)  # and its own is not
+
+
+def test_a_state_held_otherwise_is_told():
+    @torch.no_grad()
+    def half(param, mask, values):
+        param.copy_(torch.where(mask, param, values / 2))
+
+    update, make = UPDATES["gradual"], OPTIMIZERS["AdamW"]
+    data = Run(update, make, hold=freeze).go(range(4)).save()
+    with pytest.warns(UserWarning, match="hold=<function freeze>, .* goes on from it as .*half>"):
+        Run(update, make, hold=half).load(data)
+
+
+def test_an_update_is_the_same_words_in_another_process():
+    code = "from training_tasks import UPDATES; from masklib.adapters.training import _described, zero; "
+    code += "print([_described.described(update, zero) for update in UPDATES.values()])"
+    words = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert words.stdout.strip() == str([described(update, zero) for update in UPDATES.values()])
