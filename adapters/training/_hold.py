@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from masklib import _read
+
 from .._module.stepping import zero_dead
 
 
@@ -16,6 +18,7 @@ def zero(param: Tensor, mask: Tensor, values: Tensor | None = None) -> None:
     >>> p
     tensor([1., 0.])
     """
+    _refuse(param, mask)
     zero_dead((param, mask))
 
 
@@ -30,4 +33,17 @@ def freeze(param: Tensor, mask: Tensor, values: Tensor) -> None:
 
     Reference: Mallya and Lazebnik, "PackNet", 2018.
     """
+    _refuse(param, mask)
+    _read.is_dense(values, "", "values")
+    _read.same_shape(values, param, "`values`", "`param`")
+    _read.same_device(values, param, "`values`", "`param`", "values")
+    if values.dtype != param.dtype:
+        raise TypeError(f"`values` must be {param.dtype} as `param` is, got {values.dtype}. Pass values.to(param).")
     param.copy_(torch.where(mask, param, values))
+
+
+def _refuse(param: Tensor, mask: Tensor) -> None:
+    """Refuse what is no parameter, and what is no mask of it."""
+    _read.is_dense(param, "", "param")
+    _read.is_dense(mask, "", "mask")
+    _read.mask_like(mask, param, "`mask`", "`param`")

@@ -70,12 +70,20 @@ def _named(model: nn.Module, names: Names) -> Any:
     if callable(names):
         found = algebra.select(dict(model.named_parameters()), names)
         return found or _nothing("`names` chose nothing: it is False for every parameter.", model)
-    if isinstance(names, str):
-        raise TypeError(f"`names` must be several names or a predicate, got {names!r}. Pass names=[{names!r}].")
-    known, wanted = dict(model.named_parameters(remove_duplicate=False)), list(names)
+    known, wanted = dict(model.named_parameters(remove_duplicate=False)), _several(names)
     if unknown := [name for name in wanted if name not in known]:
         _nothing(f"`names` must be parameters of `model`, got {unknown}.", model)
     return _distinct({name: known[name] for name in wanted}) or _nothing("`names` is empty.", model)
+
+
+def _several(names: Any) -> list[str]:
+    """Read several names."""
+    several = isinstance(names, Iterable) and not isinstance(names, (str, Tensor))
+    wanted = list(names) if several else [names]
+    if not several or not all(isinstance(name, str) for name in wanted):
+        example = names if isinstance(names, str) else "fc1.weight"
+        raise TypeError(f"`names` must be several names or a predicate, got {names!r}. Pass names=[{example!r}].")
+    return wanted
 
 
 def _distinct(params: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:

@@ -72,7 +72,11 @@ def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
     _read.same_names(state, expected, "state", "state_dict()")
     for key in ("masks", "values", "first", "evidence"):
         _refuse_others(state[key], expected[key], key)
-    _read.integer(state["step"], "step", "step=100")
+    for key, kind in (("step", int), ("observed", bool), ("update", str)):
+        if type(state[key]) is not kind:
+            raise TypeError(f"{key!r} in `state` must be of type {kind.__name__}, got {state[key]!r}.")
+    if state["observed"] and pruning.update.observe is None:
+        raise ValueError("'observed' in `state` must be False for an update without `observe`, got True.")
     if state["update"] != expected["update"]:
         warnings.warn(
             f"`state` is of another update, or of other numbers: {state['update']}. Training goes on from it as "
@@ -84,7 +88,9 @@ def checked(pruning: Any, state: Any) -> Mapping[str, Any]:
 
 def _refuse_others(tensors: Any, expected: Mapping[str, Tensor], key: str) -> None:
     """Refuse tensors that are not of the names, shapes and dtypes of these."""
-    if missing := sorted(set(tensors) ^ set(expected)):
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"{key!r} in `state` must be tensors by name, got {type(tensors).__name__}.")
+    if missing := sorted(map(str, set(tensors) ^ set(expected))):
         raise ValueError(
             f"`state` does not fit: its {key!r} and those of this pruning differ by {missing}. Attach the same update "
             "with the same names and the same `hold`."
@@ -93,8 +99,15 @@ def _refuse_others(tensors: Any, expected: Mapping[str, Tensor], key: str) -> No
         where = f"{key!r} of {name!r} in `state`"
         _read.is_dense(tensors[name], name, "state")
         _read.same_shape(tensors[name], tensor, where, "that of this pruning")
-        if (tensors[name].dtype == torch.bool) != (tensor.dtype == torch.bool):
+        if tensors[name].is_meta:
+            raise ValueError(f"{where} must have values, but is on the meta device.")
+        if _kind(tensors[name]) != _kind(tensor):
             raise TypeError(f"{where} must be {tensor.dtype}, got {tensors[name].dtype}.")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """What no cast may change."""
+    return tensor.dtype == torch.bool, tensor.is_complex()
 
 
 def restore(pruning: Any, state: Mapping[str, Any]) -> None:

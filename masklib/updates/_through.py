@@ -14,6 +14,7 @@ from masklib._names import TensorsT, each
 from masklib.algebra import dense
 from masklib.methods import n_of_m
 from masklib.schedules._steps import is_due
+from masklib.scores._common import pairs
 from masklib.updates._value import Update, a_step, ranked
 
 
@@ -98,16 +99,17 @@ def decayed(grads: TensorsT, params: TensorsT, masks: TensorsT, decay: Any) -> T
         Gradients of the same shapes and names.
 
     Raises:
-        TypeError: if a mask is not bool.
-        ValueError: if shapes or names disagree.
+        TypeError: if a mask is not bool, or another argument is not of its kind.
+        ValueError: if shapes or names disagree, or `decay` is not one number.
 
     >>> decayed(torch.zeros(2), torch.tensor([3.0, 4.0]), torch.tensor([True, False]), 0.5)
     tensor([0., 2.])
 
     Reference: Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch", 2021, eq. 9.
     """
+    pairs(params, grads, "grads")
     _read.masks(masks, params, "masks", "params")
-    return each(partial(_pulled, decay), grads, params, masks)
+    return each(partial(_pulled, _a_number(decay)), grads, params, masks)
 
 
 # ---- how ------------------------------------------------------------------------------------------------------------
@@ -119,6 +121,16 @@ def _anew(method: Any, score: Any, numbers: Any, step: Any, params: Any, masks: 
 
 def _due(every: int, step: Any) -> Any:
     return is_due(step, 0, None, every)
+
+
+def _a_number(decay: Any) -> Any:
+    """Read a number; a 0-d tensor may be one, such as the scale of a GradScaler times it."""
+    if not isinstance(decay, Tensor):
+        return _read.real(decay, "decay", "a number", "decay=2e-4")
+    _read.is_dense(decay, "", "decay")
+    if decay.numel() != 1 or decay.is_meta or decay.is_complex():
+        raise ValueError(f"`decay` must be one number, got {decay.dtype} of shape {tuple(decay.shape)}.")
+    return decay.reshape(())
 
 
 def _pulled(decay: Any, grad: Tensor, param: Tensor, mask: Tensor) -> Tensor:

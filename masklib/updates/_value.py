@@ -14,6 +14,7 @@ from masklib import _read
 from masklib._names import each
 from masklib.budgets import kept
 from masklib.history import layerwise
+from masklib.schedules import _steps
 from masklib.scores import magnitude
 
 
@@ -61,14 +62,22 @@ class Update:
         for name in ("due", "observe"):
             if getattr(self, name) is not None:
                 _read.function(getattr(self, name), name, f"{name}=None")
+        if self.rewind is not None:
+            a_step(self.rewind, "rewind", 0)
+        _read.real(self.decay, "decay", "a number", "decay=2e-4")
 
     def __call__(self, step: Any, params: Any, masks: Any, evidence: Any = None) -> Any:
         """The masks after an update, if one is due at the step."""
-        due = True if self.due is None else self.due(step)
-        if isinstance(due, Tensor):
-            changed = self.masks(step, params, masks, evidence)
-            return each(partial(torch.where, due), changed, masks)
-        return self.masks(step, params, masks, evidence) if due else masks
+        number = _steps.read(step)
+        if isinstance(number, Tensor):
+            _read.has_value(number, "step", "step=100")
+        due = True if self.due is None else self.due(number)
+        if not isinstance(due, Tensor) and not due:
+            return masks
+        _read.tensors(params, "params")
+        _read.masks(masks, params, "masks", "params")
+        changed = self.masks(number, params, masks, evidence)
+        return each(partial(torch.where, due), changed, masks) if isinstance(due, Tensor) else changed
 
 
 # ---- what they share ------------------------------------------------------------------------------------------------

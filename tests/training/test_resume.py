@@ -151,7 +151,7 @@ def gradual():
     [
         ("`state` must be what state_dict\\(\\) gave, got NoneType", lambda s: None),
         ("missing \\['step'\\]", lambda s: {k: v for k, v in s.items() if k != "step"}),
-        ("`step` must be an int, got 'two'", lambda s: {**s, "step": "two"}),
+        ("'step' in `state` must be of type int, got 'two'", lambda s: {**s, "step": "two"}),
         ("its 'masks' and those of this pruning differ by \\['0.weight'\\]", lambda s: {**s, "masks": {"3.weight": 0}}),
         ("must have the shape", lambda s: {**s, "masks": {n: m[:1] for n, m in s["masks"].items()}}),
         (
