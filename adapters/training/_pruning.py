@@ -156,11 +156,6 @@ class Pruning:
     def _begin(self) -> None:
         """The update of step 0; a state that is loaded later finds the values from before."""
         if self._is_due(0):
-            if self.update.observe is not None:
-                raise ValueError(
-                    "`update` is due at step 0, when its `observe` has seen nothing. Begin its schedule at start=1, or "
-                    "later."
-                )
             tensors = [t for p in self._params.values() for t in (p, *same_shape(self.optimizer, p))]
             copies = [t.detach().clone() for t in tensors]
             self._update(self._gradients() if any(p.grad is not None for p in self._params.values()) else None)

@@ -62,7 +62,8 @@ def gradual(
             each tensor, with `keep=`. None for one pool. With a budget a step must be an int.
 
     Returns:
-        The update; its last masks have exactly the schedule's last sparsity.
+        The update; its last masks have exactly the schedule's last sparsity. With `observe` and `score` it raises at
+        step 0, when nothing has been seen.
 
     Raises:
         TypeError: if an argument is not callable.
@@ -76,7 +77,8 @@ def gradual(
     `observe=scores.add_movement, score=lambda params, state: scores.movement(state)`.
     """
     _refuse(method, score, schedule=schedule, budget=budget)
-    function = partial(_gradual, method, schedule, score, budget)
+    ranking = score if score is None or observe is None else partial(_of_what_was_seen, score)
+    function = partial(_gradual, method, schedule, ranking, budget)
     return Update(function, due_of(schedule), observe, needs_grads=score is not None and observe is None)
 
 
@@ -173,6 +175,14 @@ def _gradual(
 ) -> Any:
     bound, number = shared_out(method, budget, params, schedule(step))
     return bound(ranked(score, params, evidence), masks, **number)
+
+
+def _of_what_was_seen(score: Any, params: Any, evidence: Any) -> Any:
+    if evidence is None:
+        raise ValueError(
+            "`schedule` is due at step 0, when `observe` has seen nothing. Begin it later, for example with start=1."
+        )
+    return score(params, evidence)
 
 
 def _due_after(schedule: Any, first: int, step: Any) -> Any:

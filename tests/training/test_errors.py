@@ -11,7 +11,7 @@ from torch import nn
 from training_tasks import CUBIC, UPDATES, batch, loss_of, net
 
 import masklib as ml
-from masklib import updates
+from masklib import schedules, updates
 from masklib.adapters.training import attach, freeze
 
 G = UPDATES["gradual"]
@@ -39,11 +39,17 @@ BAD = [
     (ValueError, "`hold` must be zero with", lambda m, o: attach(o, m, UPDATES["sr-ste"], hold=freeze)),
     (TypeError, "`state` must be what state_dict() gave", lambda m, o: attach(o, m, G, state=[1])),
     (TypeError, "`grads` must be", lambda m, o: attach(o, m, updates.static(ml.compute_mask, score=ml.scores.taylor))),
+    (ValueError, "when `observe` has seen nothing. Begin it later", lambda m, o: attach(o, m, seen_too_early())),
     (ValueError, "`amount` must be", lambda m, o: attach(o, m, updates.static(ml.l1_unstructured, amount=2.0))),
     (TypeError, "`update(...)` of '0.weight' must be bool", lambda m, o: attach(o, m, bad_update(floats))),
     (ValueError, "missing ['3.weight']", lambda m, o: attach(o, m, bad_update(lambda masks: first(masks)))),
     (ValueError, "must have the shape", lambda m, o: attach(o, m, bad_update(lambda masks: cut(masks)))),
 ]
+
+
+def seen_too_early():
+    observed = {"observe": ml.scores.add_movement, "score": lambda params, state: ml.scores.movement(state)}
+    return updates.gradual(ml.compute_mask, schedules.linear(0.5, stop=4), **observed)
 
 
 def scheduler(optimizer):

@@ -1,4 +1,4 @@
-"""Everything of `updates` and `adapters.training` is given the wrong thing in each argument, and the model stays as it was."""
+"""Everything of `updates` and `adapters.training` is given the wrong thing in each argument; the model stays as it was."""
 
 from __future__ import annotations
 
