@@ -302,3 +302,14 @@ def test_foldings_are_what_the_words_say(case):
         assert all(len({spelled[i][1] for i in pool}) == 1 for pool in pools)
         assert all(pool == sorted(pool) for pool in pools)
     assert torch.equal(folding.restore(matrix % 2 == 0, s.shape), torch.arange(len(places)).view(s.shape) % 2 == 0)
+
+
+WHOLE = {"elements": ml.elements(), "channels": ml.channels(), "heads": ml.heads(2), "blocks": ml.blocks((2, 2))}
+
+
+@pytest.mark.parametrize("groups", WHOLE.values(), ids=WHOLE)
+def test_an_empty_tensor_has_no_items(groups):
+    empty = torch.empty(0, 4)
+    assert ml.compute_mask(empty, keep=0, groups=groups).shape == (0, 4)
+    with pytest.raises(ValueError, match="must be between 0 and 0"):
+        ml.compute_mask(empty, keep=1, groups=groups)
