@@ -79,7 +79,8 @@ def measure(
             with _frozen(model), _in_pieces(parts), torch.enable_grad():
                 for batch in data:
                     _backward(model, batch, loss, sites, inputs, grads)
-        return {n: _scores(site, score, inputs, None if loss is None else grads) for n, site in sites.items()}
+        outputs = None if loss is None else _per_token(grads, inputs)
+        return {n: _scores(site, score, inputs, outputs) for n, site in sites.items()}
 
 
 def _backward(
@@ -122,7 +123,7 @@ def _scores(site: Site, score: Callable[..., Tensor], inputs: Sums, grads: Sums 
     for part, (own, weight) in enumerate(zip(site.matrices(scores), site.matrices(site.param.detach()))):
         sums = [inputs.get((site.name, part))]
         if grads is not None:
-            sums.append(_per_token(grads.get((site.name, part)), inputs))
+            sums.append(grads.get((site.name, part)))
         _refuse_unseen(site, part, sums)
         own.copy_(_scored(site, score, weight, sums))
     return scores
@@ -141,9 +142,10 @@ def _scored(site: Site, score: Callable[..., Tensor], weight: Tensor, sums: Sequ
     return found
 
 
-def _per_token(grads: InputNorms | None, inputs: Sums) -> InputNorms | None:
+def _per_token(grads: Sums, inputs: Sums) -> Sums:
     """Squares in the mean over what the busiest layer sees: an expert that sees few tokens matters less."""
-    return None if grads is None else InputNorms(grads.total, max(state.count for state in inputs.values()))
+    most = max((state.count for state in inputs.values()), default=0)
+    return {place: InputNorms(state.total, most) for place, state in grads.items()}
 
 
 @contextmanager
