@@ -26,7 +26,8 @@ class Structure:
 
     Args:
         sets: each with its units, as names, dims and positions.
-        experts: of each mixture, by the path that its router and its experts share; `drop_experts` removes them.
+        experts: of each mixture, by the path that its router and its experts share, or, where two are in one module, by
+            the first of its tensors; `drop_experts` removes them.
         fixed: the dims of parameters that cannot be cut, with the reasons.
         shapes: of the tensors that the sets span, by name.
         unknown: the operators that are not known, with a module in which each is met.
@@ -195,7 +196,7 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
     spanned = {d.name for s in found for d in s.dims}
     return Structure(
         tuple(found),
-        {_shared(s): s for s in experts},
+        _by_path(experts),
         tuple(fixed_of(walk, known, parameters)),
         {n: shape for n, (shape, _) in shapes.items() if n in spanned},
         walk.unknown,
@@ -205,6 +206,12 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
         known,
         uses,
     )
+
+
+def _by_path(experts: list[Set]) -> dict[str, Set]:
+    """Mixtures by the paths that they share; where two are in one module, by the first of their tensors."""
+    paths = [_shared(each) for each in experts]
+    return {p if paths.count(p) == 1 else each.dims[0].name: each for p, each in zip(paths, experts)}
 
 
 def _shared(each: Set) -> str:

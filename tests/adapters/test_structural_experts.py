@@ -226,6 +226,29 @@ def test_mixtures_of_ones_own(name):
     assert "6 experts" in repr(sets)
 
 
+class Two(nn.Module):
+    """Two mixtures in one module."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(6, 8, 8)) for _ in range(2))
+        self.router, self.other = nn.Linear(8, 6), nn.Linear(8, 6)
+
+    def forward(self, x):
+        for router, packed in ((self.router, self.first), (self.other, self.second)):
+            gates, chosen = router(x).softmax(-1).topk(2)
+            x = x + torch.einsum("tk,tkij,tj->ti", gates, packed[chosen], x)
+        return x
+
+
+def test_two_mixtures_in_one_module_have_names_of_their_own():
+    model, x = Two(), torch.randn(7, 8)
+    sets = structure(model, (x,))
+    assert list(sets.experts) == ["first", "second"]
+    small = drop_experts(model, {"second": torch.arange(6) > 1}, sets)
+    assert (len(small.first), len(small.second), small.other.out_features) == (6, 4, 4)
+
+
 @pytest.mark.parametrize("name", STAYS)
 def test_experts_that_stay_say_why(name):
     run, why = STAYS[name]
