@@ -1,7 +1,7 @@
 """SmolLM2-135M without a quarter of its neurons and heads: what it loses, what it gets back, and what is gained.
 
     nice python tests/benchmarks/smaller_language.py [--out results.json] [--steps 40]
-    python tests/benchmarks/smaller_language.py --draw docs/examples/smaller-language.png
+    python tests/benchmarks/smaller_language.py [--out results.json] --draw picture.png
 
 The model and the texts are those of language.py. Units are scored on calibration windows, neurons in one pool and keys
 and values with their queries in another. The best cut is then trained for a few steps on the logits of the dense model.
@@ -187,13 +187,64 @@ def measure(out: Path, samples: int, steps: int, length: int) -> None:
     note("perplexity", "distilled", oneshot.perplexity(small.eval(), test))
 
 
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def table(results: dict[str, Any]) -> str:
+    """The cuts by their perplexities; then what was measured of the dense model and of the smaller one."""
+    lost = results["perplexity"]
+    lines = [f"| {name} | {lost[name]:.2f} |" for name in lost]
+    lines += ["", f"| {'':24} | dense | smaller | ratio |"]
+    rows = [(part, results[part]["dense"], results[part]["smaller"]) for part in ("parameters", "megabytes", "cache")]
+    rates = {name: results["rates"][name] for name in ("dense", "smaller")}
+    rows += [(f"tokens/s, {k}", rates["dense"][k], rates["smaller"][k]) for k in ("read", "write")]
+    return "\n".join([*lines, *(f"| {n:24} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |" for n, a, b in rows)])
+
+
+def picture(results: dict[str, Any]) -> Any:
+    """Perplexities on a logarithmic axis, and what is left or gained as shares of the dense model's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure.suptitle("SmolLM2-135M without a quarter of its neurons and heads")
+    left, right = figure.subplots(1, 2)
+    lost = {n: p for n, p in results["perplexity"].items() if n != "smaller"}
+    best = results["best"]["cut"]
+    colours = [
+        "#707070" if n == "dense" else "#D55E00" if n == "distilled" else "#0072B2" if n == best else "#B0B0B0"
+        for n in lost
+    ]
+    bars = left.barh(
+        [f"{n}, then trained" if n == "distilled" else n for n in lost], list(lost.values()), color=colours
+    )
+    left.bar_label(bars, fmt="{:.1f}", padding=3)
+    left.set(xlabel="perplexity, logarithmic", xscale="log", xlim=(8, 2.2 * max(lost.values())))
+    names = {"parameters": "parameters", "cache": "cache of keys and values"}
+    shares = {label: results[part]["smaller"] / results[part]["dense"] for part, label in names.items()}
+    for kind, label in (("read", "tokens a second, reading"), ("write", "tokens a second, writing")):
+        shares[label] = results["rates"]["smaller"][kind] / results["rates"]["dense"][kind]
+    bars = right.barh(list(shares), [100 * share for share in shares.values()], color="#0072B2")
+    right.bar_label(bars, fmt="{:.0f} %", padding=3)
+    right.axvline(100, color="#707070", linestyle=":")
+    right.set(xlabel="% of the dense model's", xlim=(0, 125 * max(shares.values())))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.invert_yaxis()
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("smaller-language.json"))
     parser.add_argument("--samples", type=int, default=8, help="windows of 512 tokens to score on")
     parser.add_argument("--steps", type=int, default=40, help="of distillation")
     parser.add_argument("--length", type=int, default=256, help="tokens a step")
+    parser.add_argument("--draw", type=Path, default=None, help="show earlier results, and write their picture here")
     asked = parser.parse_args()
+    if asked.draw:
+        results = json.loads(asked.out.read_text())
+        print(table(results))
+        return picture(results).savefig(asked.draw, dpi=80)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     measure(asked.out, asked.samples, asked.steps, asked.length)
