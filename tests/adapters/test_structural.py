@@ -76,7 +76,7 @@ def test_every_set_is_cut_at_random_and_computes_what_the_masked_model_does(name
     assert count(sets, masks).parameters == sum(p.numel() for p in small.parameters())
     torch.manual_seed(seed)
     others = pytree.tree_map(
-        lambda t: torch.cat([t, t.flip(1)]) if t.dtype == torch.int64 else torch.randn_like(t), inputs
+        lambda t: torch.cat([t, t.flip(1) if t.dtype == torch.int64 else torch.randn_like(t)]), inputs
     )
     for each in (inputs, others):
         masked = ml.apply({n: p.detach() for n, p in model.named_parameters()}, masks)
