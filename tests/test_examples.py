@@ -17,7 +17,7 @@ from matplotlib.image import imread
 import masklib as ml
 
 DOCS = Path(__file__).parents[1] / "docs"
-MODULES = ("training", "methods", "compare", "combinations", "reasons", "attached", "language")
+MODULES = ("training", "methods", "compare", "combinations", "reasons", "attached", "language", "smaller")
 METHODS = ("random", "random ERK", "one-shot", "LAMP", "gradual", "lottery", "SNIP", "SynFlow", "SET", "RigL")
 STEPS = 24
 
@@ -185,6 +185,33 @@ def test_the_attached_example_prints_and_draws(examples, make, tmp_path, capsys,
     assert imread(tmp_path / "picture.png").shape[1] > 900
     assert examples.attached.resnet().state_dict()["0.weight"].shape == (16, 1, 3, 3)
     assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in examples.attached.resnet().modules()) == 20
+
+
+def test_the_smaller_network_computes_what_the_masked_one_does(examples, tmp_path, capsys):
+    rows = examples.smaller.main(["--quick", "--out", str(tmp_path / "picture.png")])
+    printed = capsys.readouterr().out
+    assert list(rows) == ["dense", "masked", "smaller", "accelerated", "few neurons"]
+    assert all(f"| {name} " in printed for name in rows)
+    assert rows["masked"].accuracy == rows["smaller"].accuracy == rows["accelerated"].accuracy
+    assert rows["smaller"].bytes < rows["masked"].bytes == rows["dense"].bytes == 4 * 50_610
+    assert rows["few neurons"].bytes <= 0.02 * rows["dense"].bytes
+    assert imread(tmp_path / "picture.png").shape[1] == 800
+
+
+def test_neurons_that_lead_nowhere_go(examples):
+    """By a walk along single weights: a neuron stays if a path of live weights leads through it."""
+    net, noise = examples.training.lenet(12), torch.Generator().manual_seed(0)
+    sizes = {"1.weight": (300, 12), "3.weight": (100, 300), "5.weight": (10, 100)}
+    masks = {name: torch.rand(size, generator=noise) > 0.99 for name, size in sizes.items()}
+    tidy = examples.smaller.without_idle(net, masks)
+    into = masks["1.weight"].any(1)
+    onward = masks["3.weight"] & into
+    out = onward.any(1) & masks["5.weight"].any(0)
+    live = into & (onward & out[:, None]).any(0)
+    assert torch.equal(tidy["1.bias"], live)
+    assert torch.equal(tidy["3.bias"], out)
+    assert tidy["5.bias"].all()
+    assert torch.equal(tidy["3.weight"], onward & out[:, None] & live)
 
 
 def test_mnist_is_read(examples):

@@ -159,7 +159,7 @@ def microseconds(net: nn.Module, images: Tensor, rounds: int = 30, calls: int = 
 
 def table(rows: dict[str, Row]) -> Table:
     """One line a network."""
-    shown = Table("", "accuracy", "bytes", *(f"us, {batch} images" for batch in BATCHES), box=box.MARKDOWN)
+    shown = Table("", "accuracy", "bytes", *(f"us, batches of {batch}" for batch in BATCHES), box=box.MARKDOWN)
     for name, row in rows.items():
         times = (f"{row.microseconds[batch]:.0f}" for batch in BATCHES)
         shown.add_row(name, f"{row.accuracy:.1%}", f"{row.bytes:,}", *times)
@@ -172,10 +172,10 @@ def picture(rows: dict[str, Row], title: str) -> Figure:
     figure.suptitle(f"LeNet-300-100 at {SPARSITY:.0%} ({title})")
     kilobytes = [row.bytes / 1e3 for row in rows.values()]
     panels = {"accuracy (%)": [100 * row.accuracy for row in rows.values()], "kB": kilobytes}
-    panels |= {f"us for {b} image{'s' * (b > 1)}": [row.microseconds[b] for row in rows.values()] for b in BATCHES}
+    panels |= {f"us, batches of {b}": [row.microseconds[b] for row in rows.values()] for b in BATCHES}
     for axes, (label, values) in zip(figure.subplots(1, len(panels), sharey=True), panels.items()):
         bars = axes.barh(list(rows), values, color=COLOURS)
-        axes.bar_label(bars, fmt="{:,.3g}", padding=3)
+        axes.bar_label(bars, fmt="{:,.1f}", padding=3)
         axes.set(xlabel=label, xlim=(0, 1.35 * max(values)))
         axes.spines[["top", "right"]].set_visible(False)
         axes.invert_yaxis() if label.startswith("accuracy") else None

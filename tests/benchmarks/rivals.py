@@ -3,7 +3,7 @@
     python tests/benchmarks/rivals.py [family ...]
 
 Torch-Pruning is used as the quick start of its README says, and is installed by
-`pip install --no-deps torch-pruning==1.6.1`. Each run is a process of its own with half a minute of time.
+`pip install --no-deps torch-pruning==1.6.1`. Each run is a process of its own with half a minute of the processor.
 
 All parameters are drawn at random, so that which rows and columns are left can be read off the values. The masked
 model is the original with zeros elsewhere:
@@ -17,6 +17,8 @@ error    the library raised
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import signal
 import sys
 import time
 import warnings
@@ -129,17 +131,18 @@ def run(model: nn.Module, inputs: Any) -> torch.Tensor:
 
 
 def judge(family: str, library: str, answer: Any) -> None:
-    """Cut one model by one library, and send the verdict, the share of the parameters left, and the seconds."""
+    """Cut one model by one library, and send the verdict, the share left of its parameters, and seconds of CPU."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     model, inputs = zoo.build(family)
     big, _ = zoo.build(family)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         small, masks = LIBRARIES[library](model, inputs)
     except BaseException as error:
-        return answer.send((f"error: {first_line(error)}", None, time.perf_counter() - start))
-    seconds = time.perf_counter() - start
+        return answer.send((f"error: {first_line(error)}", None, time.process_time() - start))
+    seconds = time.process_time() - start
     return answer.send((verdict(big, small, masks, inputs), size(small) / size(big), seconds))
 
 
@@ -182,9 +185,10 @@ def judged(family: str, library: str) -> tuple[str, float | None, float]:
     child.start()
     send.close()
     try:
-        return receive.recv() if receive.poll(SECONDS) else ("timeout", None, SECONDS)
+        return receive.recv()
     except EOFError:
-        return "error: the process died", None, SECONDS
+        child.join()
+        return ("timeout" if child.exitcode == -signal.SIGXCPU else "error: the process died"), None, SECONDS
     finally:
         child.kill()
         child.join()

@@ -2,6 +2,7 @@
 
 python tests/benchmarks/smaller.py            # the tiny families of the tests
 python tests/benchmarks/smaller.py speed      # three networks of real width, dense beside smaller
+python tests/benchmarks/smaller.py language   # SmolLM2-135M, with and without its width: seconds of the processor
 """
 
 from __future__ import annotations
@@ -86,7 +87,27 @@ def speed():
             print(f"{row}{dense:10.2f}{fewer:12.2f}{dense / fewer:7.2f}")
 
 
+def language():
+    from language import load
+
+    model, _ = load()
+    inputs, params = {"input_ids": torch.randint(1000, (1, 16))}, {n: p.detach() for n, p in model.named_parameters()}
+    start = time.process_time()
+    whole = structure(model, inputs)
+    print(f"structure {time.process_time() - start:.1f} s: {len(whole.sets)} sets, {len(whole.names)} tensors")
+    for name, found in (("all sets", whole), ("not the width", whole.select(lambda s: s.units != 576))):
+        start = time.process_time()
+        scores = {n: params[n] for n in found.names}
+        masks = ml.compute_mask(scores, sparsity=0.25, groups=found.groups(p=2, mean=True, layerwise=True))
+        middle = time.process_time()
+        small = shrink(model, masks, found)
+        left = sum(p.numel() for p in small.parameters())
+        print(
+            f"{name}: compute_mask {middle - start:.1f} s, shrink {time.process_time() - middle:.1f} s, {left:,} left"
+        )
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    speed() if "speed" in sys.argv else families()
+    {"speed": speed, "language": language}.get(sys.argv[-1], families)()

@@ -184,7 +184,7 @@ def measure(out: Path, samples: int, steps: int, length: int) -> None:
     distil(
         small.train(), model, lessons, lambda line: print(f"{time.process_time() - started:6.0f} s  {line}", flush=True)
     )
-    note("perplexity", "distilled", oneshot.perplexity(small.eval(), test))
+    note("perplexity", f"distilled, {steps} steps", oneshot.perplexity(small.eval(), test))
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
@@ -211,12 +211,10 @@ def picture(results: dict[str, Any]) -> Any:
     lost = {n: p for n, p in results["perplexity"].items() if n != "smaller"}
     best = results["best"]["cut"]
     colours = [
-        "#707070" if n == "dense" else "#D55E00" if n == "distilled" else "#0072B2" if n == best else "#B0B0B0"
+        "#707070" if n == "dense" else "#D55E00" if n.startswith("distilled") else "#0072B2" if n == best else "#B0B0B0"
         for n in lost
     ]
-    bars = left.barh(
-        [f"{n}, then trained" if n == "distilled" else n for n in lost], list(lost.values()), color=colours
-    )
+    bars = left.barh(list(lost), list(lost.values()), color=colours)
     left.bar_label(bars, fmt="{:.1f}", padding=3)
     left.set(xlabel="perplexity, logarithmic", xscale="log", xlim=(8, 2.2 * max(lost.values())))
     names = {"parameters": "parameters", "cache": "cache of keys and values"}
