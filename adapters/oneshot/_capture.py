@@ -100,7 +100,9 @@ class _Watch:
     def count(self) -> None:
         """Refuse a block that was not called in a batch."""
         self.batches += 1
-        if isinstance(self.outputs, (tuple, list)) and any(isinstance(other, Tensor) for other in self.outputs[1:]):
+        if isinstance(self.outputs, (tuple, list)) and any(
+            torch.is_tensor(o) for o in pytree.tree_leaves(self.outputs[1:])
+        ):
             self.outputs = None  # beside the state, what is of this batch alone
         for name, found in self.calls.items():
             if len(found) != self.batches:

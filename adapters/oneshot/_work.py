@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 import masklib
 
+from ..files._alone import alone
 from ..files._atomic import whole_file
 from ..files._checkpoint import open_checkpoint
 from ..files._header import opened, read_exactly
@@ -35,18 +36,24 @@ _CALL = "call.json"
 def working(work: Any, call: Asked, place: Place) -> Iterator[tuple[Blocks, OnDisk]]:
     """Use a folder of work, new or of the same call, and remove it at the end, or if no block was finished."""
     folder = _opened(work, _call(call, place))
+    with alone(folder / "lock", "work"):
+        with _states(folder) as states:
+            yield Blocks(folder), OnDisk(states)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _states(folder: Path) -> Iterator[Path]:
+    """A folder of states, which are computed anew by each call, and may be larger than the model."""
     states = folder / "states"
     with told(folder, "written", "work"):
         shutil.rmtree(states, ignore_errors=True)
         states.mkdir()
     try:
-        yield Blocks(folder), OnDisk(states)
+        yield states
     except BaseException:
-        shutil.rmtree(states, ignore_errors=True)  # they are computed anew, and may be larger than the model
-        if not Blocks(folder).weights(0).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(states if Blocks(folder).weights(0).exists() else folder, ignore_errors=True)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Blocks:

@@ -262,6 +262,53 @@ def test_the_work_of_another_call_is_refused(change, tmp_path):
     assert {p.name: p.read_bytes() for p in work.iterdir()} == before
 
 
+def test_two_calls_do_not_work_in_one_folder(tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+
+    def begin(target, progress=None):
+        model, rule = empty(source), oneshot.wanda()
+        oneshot.prune_checkpoint(source, tmp_path / target, model, batches, rule, keep=4, work=work, progress=progress)
+
+    def again(finished, blocks):
+        before = {p: p.stat().st_mtime_ns for p in work.rglob("*")}
+        with pytest.raises(ValueError, match=r"`work` must not be in use, and another process works in"):
+            begin("b")
+        assert {p: p.stat().st_mtime_ns for p in work.rglob("*")} == before
+
+    begin("a", again)
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "a"}
+
+
+class Pair(torch.nn.Linear):
+    """Returns more than its state, which is of this batch alone, in a tuple of its own."""
+
+    def forward(self, x, extra=None):
+        return super().forward(x), (extra if extra is not None else x.sum(-1, keepdim=True),)
+
+
+class Handing(torch.nn.Module):
+    """Hands on what the first block returns beside its state, as T5 does with its biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Pair(4, 4) for _ in range(3)])
+
+    def forward(self, x):
+        extra = None
+        for block in self.blocks:
+            x, (extra,) = block(x, extra)
+        return x
+
+
+def test_what_the_first_block_returns_beside_its_state_is_of_each_batch():
+    model, batches, seen = Handing(), [torch.randn(3, 4), torch.randn(3, 4)], []
+    model.blocks[1].register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    oneshot.prune(model, batches, oneshot.wanda(), keep=2)
+    wanted = [b.sum(-1, keepdim=True) for b in batches]
+    assert all(torch.equal(a, b) for a, b in zip(seen[-2:], wanted))
+
+
 def test_states_on_disk_are_the_states(tmp_path):
     """In memory, with and without a folder of work: the same bits."""
     model, first = MODELS["llama"]()
@@ -409,7 +456,9 @@ def test_a_weight_of_two_blocks_is_refused(tmp_path):
 def test_experts_that_are_put_together_are_refused(tmp_path):
     config, t = zoo_language._language("Mixtral", **LLAMA, num_experts_per_tok=2, num_local_experts=3)
     t.MixtralForCausalLM(config).save_pretrained(tmp_path / "source")
-    with pytest.raises(ValueError, match=r"is put together when it is loaded, as experts are. Load it"):
+    with pytest.raises(
+        ValueError, match=r"If it is put together when the checkpoint is loaded, as experts are, load it"
+    ):
         oneshot.prune_checkpoint(
             tmp_path / "source",
             tmp_path / "t",
