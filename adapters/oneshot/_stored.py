@@ -171,10 +171,11 @@ def refuse_values(model: nn.Module) -> None:
 
 def _refuse_missing(model: nn.Module, missing: list[str], checkpoint: Checkpoint) -> None:
     if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(
             f"`source` must have the tensors of {type(model).__name__} under their names, and has no {missing[0]!r}"
-            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}. If it is tied, call model.tie_weights(). If "
-            "it is put together when the checkpoint is loaded, as experts are, load it, and pass it to oneshot.prune."
+            f"{more}. If it is tied, call model.tie_weights(). If it is put together when the checkpoint is loaded, as "
+            "experts are, load it, and pass it to oneshot.prune."
         )
 
 

@@ -320,6 +320,31 @@ def test_states_on_disk_are_the_states(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values()))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["qwen3", "gpt2", "gemma3"])
+def test_the_block_at_hand_on_a_gpu(name, tmp_path):
+    """The rest stays on the CPU, the masks too; sums round otherwise there."""
+    batches = saved(name, tmp_path / "source")
+    model, twin = in_memory(tmp_path / "source"), in_memory(tmp_path / "source")
+    here = oneshot.prune(model, batches, oneshot.wanda(), sparsity=0.5)
+    there = oneshot.prune(twin, batches, oneshot.wanda(), sparsity=0.5, device="cuda")
+    assert all(t.device.type == "cpu" for t in [*twin.state_dict().values(), *there.masks.values()])
+    assert sum(int((here.masks[n] != m).sum()) for n, m in there.masks.items()) < 0.02 * sum(
+        m.numel() for m in there.masks.values()
+    )
+    oneshot.prune_checkpoint(
+        tmp_path / "source",
+        tmp_path / "t",
+        empty(tmp_path / "source"),
+        batches,
+        oneshot.wanda(),
+        sparsity=0.5,
+        device="cuda",
+    )
+    streamed = in_memory(tmp_path / "t").state_dict()
+    assert all(torch.equal(t, twin.state_dict()[n]) for n, t in streamed.items())
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 

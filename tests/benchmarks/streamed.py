@@ -44,6 +44,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "smollm2": Shape(576, 1536, 192, 49152, 9, 4, True),
+    "360m": Shape(960, 2560, 320, 49152, 15, 2, True),
     "1b": Shape(2048, 5632, 256, 32000, 32, 2),
     "7b": Shape(4096, 11008, 4096, 32000, 32, 2),
     "70b": Shape(8192, 28672, 1024, 32000, 64, 2),
@@ -103,7 +104,7 @@ def save(name: str, folder: Path, samples: int, length: int) -> None:
         config = LlamaConfig(
             hidden_size=shape.hidden, intermediate_size=shape.inside, vocab_size=shape.vocabulary,
             num_hidden_layers=1, num_attention_heads=shape.heads, num_key_value_heads=groups,
-            dtype=torch.bfloat16,
+            dtype=torch.bfloat16, tie_word_embeddings=shape.tied,
         )  # fmt: skip
         plain = LlamaForCausalLM._from_config(config)
     plain.save_pretrained(folder / "source", max_shard_size="200MB")
@@ -134,7 +135,7 @@ def prune(folder: Path, rule: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="smollm2", choices=("smollm2", "1b"))
+    parser.add_argument("--model", default="smollm2", choices=("smollm2", "360m", "1b"))
     parser.add_argument("--rule", default="admm")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--length", type=int, default=512)
