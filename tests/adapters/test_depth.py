@@ -99,10 +99,8 @@ def stack(*sizes):
 
 @given(st.integers(1, 4), st.booleans())
 def test_runs_are_measured_from_what_goes_in_to_what_comes_out(length, last):
-    model, batches = (
-        stack(0.5, 0.1, 1.0, 0.3),
-        list(torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0))),
-    )
+    drawn = torch.Generator().manual_seed(0)
+    model, batches = stack(0.5, 0.1, 1.0, 0.3), [torch.randn(2, tokens, 4, generator=drawn) for tokens in (5, 3, 4)]
     found = measure(model, batches, length=length, last=last)
     states = [[model.stem(x)] for x in batches]
     for history in states:

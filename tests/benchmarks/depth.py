@@ -2,7 +2,7 @@
 
     nice python tests/benchmarks/depth.py [--length 256]
 
-The model and the texts are those of language.py. Three minutes of one core.
+The model and the texts are those of language.py. Some minutes of one core.
 """
 
 from __future__ import annotations
