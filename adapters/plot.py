@@ -89,9 +89,7 @@ def mask(mask: Tensor, *, pixels: int = 256, ax: Axes | None = None) -> Axes:
     [[1.0, 0.0]]
     """
     values = _matrix(mask)
-    side = _read.integer(pixels, "pixels", "pixels=256")
-    if side < 1:
-        raise ValueError(f"`pixels` must be positive, got {pixels}. For example pixels=256.")
+    side = _count(pixels, "pixels", "pixels=256")
     tiles, (high, wide) = _tiled(values, side)
     ax, (rows, columns) = _axes(ax), values.shape
     edges = 0, tiles.shape[1] * wide, tiles.shape[0] * high, 0
@@ -182,9 +180,7 @@ def schedule(schedule: Any, *, steps: int, label: str | None = None, ax: Axes | 
     [0.0, 0.25, 0.5, 0.5]
     """
     _read.function(schedule, "schedule", "schedules.cubic(0.9, stop=100)")
-    number = _read.integer(steps, "steps", "steps=100")
-    if number < 1:
-        raise ValueError(f"`steps` must be positive, got {steps}. For example steps=100.")
+    number = _count(steps, "steps", "steps=100")
     values = [float(schedule(step)) for step in range(number)]
     due = getattr(schedule, "due", None)
     dots = [step for step in range(number) if due is not None and bool(due(step))]
@@ -220,11 +216,13 @@ def scores(scores: Any, masks: Any, *, bins: int = 100, ax: Axes | None = None) 
     """
     entries = _read.tensors(scores, "scores")
     kept = _read.masks(masks, scores, "masks")
+    for name, tensor in entries.items():
+        _has_values(name, tensor, "scores")
     alive = torch.cat([m.detach().flatten().cpu() for m in kept.values()]) if kept else torch.zeros(0, dtype=torch.bool)
     values = torch.cat([t.detach().flatten().cpu().double() for t in entries.values()]) if entries else torch.zeros(0)
     if not values.numel() or not bool(values.isfinite().all()):
         raise ValueError("`scores` must hold finite numbers, one at least. Leave out what is infinite or NaN.")
-    ax, number = _axes(ax), _read.integer(bins, "bins", "bins=100")
+    number, ax = _count(bins, "bins", "bins=100"), _axes(ax)
     parts = [values[~alive].numpy(), values[alive].numpy()]
     ax.hist(parts, bins=number, stacked=True, label=["dies", "stays"], color=["C1", "C0"])
     if len(parts[1]):
@@ -245,6 +243,22 @@ def _axes(ax: Any) -> Axes:
     return ax
 
 
+_MOST = 1_000_000  # of what is drawn one by one
+
+
+def _count(value: Any, argument: str, example: str) -> int:
+    count = _read.integer(value, argument, example)
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"`{argument}` must be between 1 and {_MOST:,}, got {count}. For example {example}.")
+    return count
+
+
+def _has_values(name: str, tensor: Tensor, argument: str) -> None:
+    _read.is_whole(tensor, _read.place(name, argument))
+    if tensor.is_meta:
+        raise ValueError(f"{_read.place(name, argument)} must have values, got a tensor on the meta device. Load it.")
+
+
 def _ink(ax: Axes) -> LinearSegmentedColormap:
     """From the background to the first colour of the style."""
     return LinearSegmentedColormap.from_list("masklib", [ax.get_facecolor(), "C0"])
@@ -252,7 +266,7 @@ def _ink(ax: Axes) -> LinearSegmentedColormap:
 
 def _matrix(mask: Any) -> np.ndarray[Any, Any]:
     _read.is_dense(mask, "", "mask")
-    _read.is_whole(mask, "`mask`")
+    _has_values("", mask, "mask")
     if not mask.numel():
         raise ValueError(f"`mask` must have entries, got shape {tuple(mask.shape)}.")
     rows = mask.shape[0] if mask.dim() > 1 else 1

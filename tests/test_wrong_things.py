@@ -53,6 +53,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "difference": (ml.difference, {"a": M, "b": M}),
     "complement": (ml.complement, {"mask": M, "within": M}),
     "overlap": (ml.overlap, {"a": M, "b": M}),
+    "alive": (ml.alive, {"mask": M, "groups": ml.channels()}),
     "count": (ml.count, {"mask": M}),
     "sparsity": (ml.sparsity, {"mask": M}),
     "rows": (ml.rows, {"dim": 0}),

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+from wrong import told
 
 import masklib as ml
 from masklib.adapters import plot
@@ -171,7 +172,7 @@ BAD = [
     (TypeError, "`ax` must be axes of matplotlib, got Figure", lambda: plot.mask(MASKS["a"], ax=plt.figure())),
     (TypeError, "`mask` must be a torch.Tensor", lambda: plot.mask([1, 0])),
     (ValueError, "`mask` must have entries, got shape (0, 3)", lambda: plot.mask(torch.ones(0, 3))),
-    (ValueError, "`pixels` must be positive, got 0", lambda: plot.mask(MASKS["a"], pixels=0)),
+    (ValueError, "`pixels` must be between 1 and 1,000,000, got 0", lambda: plot.mask(MASKS["a"], pixels=0)),
     (TypeError, "`pixels` must be an int", lambda: plot.mask(MASKS["a"], pixels=1.5)),
     (TypeError, "`history` must be a sequence, got dict", lambda: plot.overlap(MASKS)),
     (ValueError, "`history` must have an entry at least", lambda: plot.overlap([])),
@@ -184,7 +185,7 @@ BAD = [
     (ValueError, "`accuracy` must have as many entries", lambda: plot.training([0, 1], [0, 1], [0])),
     (TypeError, "`sparsity` must hold numbers", lambda: plot.training([0], [None], [0])),
     (TypeError, "`schedule` must be", lambda: plot.schedule(0.5, steps=3)),
-    (ValueError, "`steps` must be positive, got 0", lambda: plot.schedule(lambda step: 0, steps=0)),
+    (ValueError, "`steps` must be between 1 and 1,000,000, got 0", lambda: plot.schedule(lambda step: 0, steps=0)),
     (
         ValueError,
         "`scores` must hold finite numbers",
@@ -202,3 +203,19 @@ def test_bad_calls_are_told_and_draw_nothing(kind, message, call):
         call()
     assert message in str(told.value)
     assert not [*current.lines, *current.patches, *current.images]
+
+
+ARGUMENTS = {
+    plot.sparsity: lambda: {"pruned": MASKS},
+    plot.mask: lambda: {"mask": MASKS["a"], "pixels": 4, "ax": None},
+    plot.overlap: lambda: {"history": [MASKS, MASKS], "steps": [0, 1]},
+    plot.training: lambda: {"steps": [0, 1], "sparsity": [0.0, 0.5], "accuracy": [0.9, 0.9]},
+    plot.schedule: lambda: {"schedule": ml.schedules.linear(0.5, stop=3), "steps": 4},
+    plot.scores: lambda: {"scores": torch.arange(4.0), "masks": torch.arange(4) > 1, "bins": 4},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of matplotlib, and of tensors that hold something odd
+@pytest.mark.parametrize("function", ARGUMENTS, ids=lambda function: function.__name__)
+def test_wrong_things_are_told_in_our_words(function):
+    assert told(function, ARGUMENTS[function]) == ""

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from wrong import told
 
 import masklib as ml
 from masklib import updates
@@ -291,3 +292,17 @@ def test_a_dtensor_is_refused(tmp_path):
             report({"w": tensor.distribute_tensor(torch.ones(2, 2), mesh)})
     finally:
         torch.distributed.destroy_process_group()
+
+
+ARGUMENTS = {
+    "report": (report, {"pruned": nn.Linear(2, 2), "inputs": (torch.ones(1, 2),), "heads": {"weight": ml.heads(2)}}),
+    "masks": (partial(report, nn.Linear(2, 2)), {"masks": {"weight": torch.eye(2).bool()}}),
+    "diff": (diff, {"before": report(W), "after": report(W)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of tensors that hold something odd
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_wrong_things_are_told_in_our_words(name):
+    function, arguments = ARGUMENTS[name]
+    assert told(function, lambda: dict(arguments)) == ""
