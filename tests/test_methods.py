@@ -265,3 +265,8 @@ def test_a_tensor_of_one_number():
         assert ml.compute_mask(s, amount=1).shape == s.shape
         assert not ml.compute_mask(s, amount=1)
         assert ml.l1_unstructured(s, keep=1)
+
+
+@pytest.mark.parametrize("number", [{"amount": 300}, {"keep": 700}])
+def test_counts_are_those_of_long_tensors_too(number):
+    assert int(ml.count(ml.compute_mask(torch.arange(1000.0), **number))) == 700
