@@ -236,11 +236,12 @@ def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Si
     wanted = list(pickable(module, "names")) if names is None else known_names(names, known, "parameters")
     chosen: dict[int, tuple[str, list[Site]]] = {}
     for name in wanted:
+        _refuse_drop_in(dotted(module, name))
         check_initialized(known[name], repr(name))
         chosen.setdefault(id(known[name]), (name, places[id(known[name])]))
     for _, sites in chosen.values():
         for site in sites:
-            _refuse_drop_in(site)
+            _refuse_drop_in(site)  # where a weight is tied, too
     return dict(chosen.values())
 
 

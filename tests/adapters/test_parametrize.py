@@ -152,10 +152,12 @@ def test_remove_leaves_other_parametrizations_alone():
     assert list(layer.state_dict()) == before
 
 
-@pytest.mark.parametrize("names", [None, ["0.weight", "2.weight"]])
-def test_modules_that_the_drop_in_prunes_are_refused_before_anything_changes(names):
+@pytest.mark.parametrize(
+    ("pruned", "names"), [("bias", None), ("bias", ["0.weight", "2.weight"]), ("weight", None), ("weight", ["2.bias"])]
+)
+def test_modules_that_the_drop_in_prunes_are_refused_before_anything_changes(pruned, names):
     model = net()
-    drop_in.l1_unstructured(model[2], "bias", 1)
+    drop_in.l1_unstructured(model[2], pruned, 1)
     before = list(model.state_dict())
     with pytest.raises(ValueError, match=r"Linear is pruned by adapters\.prune"):
         parametrize.prune(model, HALF, names)
