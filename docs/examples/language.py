@@ -9,6 +9,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,6 +27,7 @@ NAMES = {"magnitude": "magnitude", "ria": "RIA", "wanda": "Wanda", "sparsegpt": 
 BUDGETS = {"uniform": "", "owl": ", OWL", "curvature": ", curvature"}
 COLOURS = dict(zip(NAMES, ("#707070", "#E69F00", "#D55E00", "#0072B2", "#009E73")))  # Okabe and Ito
 DASHES = {"uniform": "-", "owl": ":", "curvature": "--"}
+MARKERS = {"uniform": "o", "owl": "s", "curvature": "x"}
 FEWEST = 8  # windows of text to calibrate on; with more, a row of its own
 
 
@@ -87,11 +89,9 @@ def picture(dense: float, results: Results) -> Figure:
     figure.suptitle("SmolLM2-135M pruned in one shot, no training: perplexity on Python's manual")
     named = {row: name for row, name in rows(results).items() if row[2] == FEWEST}
     for (rule, budget, samples), name in named.items():
-        points = {p: results[rule, budget, samples, p] for p in PATTERNS[:3] if (rule, budget, samples, p) in results}
-        if points:
-            places = [float(p.strip("%")) for p in points]
-            means = [mean(v) for v in points.values()]
-            left.plot(places, means, DASHES[budget], marker="o", color=COLOURS[rule], label=name)
+        runs = [results.get((rule, budget, samples, pattern), []) for pattern in PATTERNS[:3]]
+        means = [mean(run) if run else nan for run in runs]  # no line leads across what was not measured
+        left.plot([50, 60, 70], means, DASHES[budget], marker=MARKERS[budget], color=COLOURS[rule], label=name)
     bars = {row: results[(*row, "2:4")] for row in named if (*row, "2:4") in results}
     for (rule, *_), values in bars.items():
         right.barh([NAMES[rule]], [mean(values) - dense], left=dense, color=COLOURS[rule])
