@@ -155,7 +155,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", plot.__all__)
+@pytest.mark.parametrize("name", dir(plot))
 def test_axes_are_those_given_or_the_current_ones_in_the_users_style(name):
     mine = axes()
     assert CALLS[name](ax=mine) is mine

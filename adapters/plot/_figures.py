@@ -1,41 +1,21 @@
-"""Pictures of masks, scores and schedules, in the style of your own figures.
-
-    import masklib.adapters.plot as plot
-    plot.sparsity(masks)
-    plot.mask(masks["fc1.weight"], ax=ax)
-
-Each function draws into `ax`, or into matplotlib's current axes, and returns the axes: sizes, colours and fonts are
-those of `matplotlib.rcParams`. Whatever else is to be said, say it to the axes.
-"""
+"""The pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 import masklib as ml
 from masklib import _read
 
-from .report import Report, report
-
-try:
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.ticker import PercentFormatter
-except ModuleNotFoundError as error:
-    raise ImportError("masklib.adapters.plot needs matplotlib: pip install 'masklib[plot]'.") from error
-
-__all__ = ["mask", "overlap", "schedule", "scores", "sparsity", "training"]
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
+from ..report import Report, report
+from . import _given as given
 
 
 def sparsity(pruned: Any, *, ax: Axes | None = None) -> Axes:
@@ -56,7 +36,7 @@ def sparsity(pruned: Any, *, ax: Axes | None = None) -> Axes:
     [0.5]
     """
     found = pruned if isinstance(pruned, Report) else report(pruned)
-    ax = _axes(ax)
+    ax = given.axes(ax)
     names, shares = list(found.layers), [layer.sparsity for layer in found.layers.values()]
     ax.barh(names, shares)
     ax.axvline(found.sparsity, color="C1", linestyle="--", label=f"all layers: {found.sparsity:.1%}")
@@ -88,12 +68,12 @@ def mask(mask: Tensor, *, pixels: int = 256, ax: Axes | None = None) -> Axes:
     >>> ax.images[0].get_array().tolist()
     [[1.0, 0.0]]
     """
-    values = _matrix(mask)
-    side = _count(pixels, "pixels", "pixels=256")
-    tiles, (high, wide) = _tiled(values, side)
-    ax, (rows, columns) = _axes(ax), values.shape
+    values = given.matrix(mask)
+    side = given.count(pixels, "pixels", "pixels=256")
+    tiles, (high, wide) = given.tiled(values, side)
+    ax, (rows, columns) = given.axes(ax), values.shape
     edges = 0, tiles.shape[1] * wide, tiles.shape[0] * high, 0
-    ax.imshow(tiles, cmap=_ink(ax), vmin=0, vmax=1, extent=edges, aspect="auto")
+    ax.imshow(tiles, cmap=given.ink(ax), vmin=0, vmax=1, extent=edges, aspect="auto")
     ax.set(xlim=(0, columns), ylim=(rows, 0))  # the last tiles may reach over the edge
     return ax
 
@@ -117,8 +97,8 @@ def overlap(history: Sequence[Any], *, steps: Sequence[float] | None = None, ax:
     >>> ax.lines[0].get_ydata().tolist()
     [1.0, 0.5]
     """
-    masks, ax = _listed(history, "history"), _axes(ax)
-    at, count = _steps(steps, masks), len(masks)
+    masks, ax = given.listed(history, "history"), given.axes(ax)
+    at, count = given.steps(steps, masks), len(masks)
     others = {"the first": masks[:1] * count, "the one before": masks[:1] + masks[:-1], "the last": masks[-1:] * count}
     lines = {label: [float(ml.overlap(a, b)) for a, b in zip(masks, against)] for label, against in others.items()}
     for label, line in lines.items():
@@ -149,9 +129,9 @@ def training(
     >>> training([0, 1], [0.0, 0.9], [0.97, 0.95], ax=plt.figure().gca()).lines[0].get_ydata().tolist()
     [0.97, 0.95]
     """
-    at = _numbers(steps, "steps", _listed(steps, "steps"))
-    dead, right = (_numbers(v, n, at) for v, n in ((sparsity, "sparsity"), (accuracy, "accuracy")))
-    ax = _axes(ax)
+    at = given.numbers(steps, "steps", given.listed(steps, "steps"))
+    dead, right = (given.numbers(v, n, at) for v, n in ((sparsity, "sparsity"), (accuracy, "accuracy")))
+    ax = given.axes(ax)
     ax.fill_between(at, dead, step="post", color="C0", alpha=0.25, label="sparsity")
     ax.plot(at, right, color="C1", label="accuracy")
     ax.set(xlabel="step", ylim=(0, 1))
@@ -180,11 +160,11 @@ def schedule(schedule: Any, *, steps: int, label: str | None = None, ax: Axes | 
     [0.0, 0.25, 0.5, 0.5]
     """
     _read.function(schedule, "schedule", "schedules.cubic(0.9, stop=100)")
-    number = _count(steps, "steps", "steps=100")
+    number = given.count(steps, "steps", "steps=100")
     values = [float(schedule(step)) for step in range(number)]
     due = getattr(schedule, "due", None)
     dots = [step for step in range(number) if due is not None and bool(due(step))]
-    ax = _axes(ax)
+    ax = given.axes(ax)
     ax.plot(
         range(number), values, drawstyle="steps-post", marker="o", markevery=dots, markersize=3,
         label=repr(schedule) if label is None else label,
@@ -217,12 +197,12 @@ def scores(scores: Any, masks: Any, *, bins: int = 100, ax: Axes | None = None) 
     entries = _read.tensors(scores, "scores")
     kept = _read.masks(masks, scores, "masks")
     for name, tensor in entries.items():
-        _has_values(name, tensor, "scores")
+        given.has_values(name, tensor, "scores")
     alive = torch.cat([m.detach().flatten().cpu() for m in kept.values()]) if kept else torch.zeros(0, dtype=torch.bool)
     values = torch.cat([t.detach().flatten().cpu().double() for t in entries.values()]) if entries else torch.zeros(0)
     if not values.numel() or not bool(values.isfinite().all()):
         raise ValueError("`scores` must hold finite numbers, one at least. Leave out what is infinite or NaN.")
-    number, ax = _count(bins, "bins", "bins=100"), _axes(ax)
+    number, ax = given.count(bins, "bins", "bins=100"), given.axes(ax)
     parts = [values[~alive].numpy(), values[alive].numpy()]
     ax.hist(parts, bins=number, stacked=True, label=["dies", "stays"], color=["C1", "C0"])
     if len(parts[1]):
@@ -230,77 +210,3 @@ def scores(scores: Any, masks: Any, *, bins: int = 100, ax: Axes | None = None) 
     ax.set(xlabel="score", ylabel="entries")
     ax.legend()
     return ax
-
-
-# ---- how ------------------------------------------------------------------------------------------------------------
-
-
-def _axes(ax: Any) -> Axes:
-    if ax is None:
-        return plt.gca()
-    if not isinstance(ax, Axes):
-        raise TypeError(f"`ax` must be axes of matplotlib, got {type(ax).__name__}. For example ax=plt.gca().")
-    return ax
-
-
-_MOST = 1_000_000  # of what is drawn one by one
-
-
-def _count(value: Any, argument: str, example: str) -> int:
-    count = _read.integer(value, argument, example)
-    if not 1 <= count <= _MOST:
-        raise ValueError(f"`{argument}` must be between 1 and {_MOST:,}, got {count}. For example {example}.")
-    return count
-
-
-def _has_values(name: str, tensor: Tensor, argument: str) -> None:
-    _read.is_whole(tensor, _read.place(name, argument))
-    if tensor.is_meta:
-        raise ValueError(f"{_read.place(name, argument)} must have values, got a tensor on the meta device. Load it.")
-
-
-def _ink(ax: Axes) -> LinearSegmentedColormap:
-    """From the background to the first colour of the style."""
-    return LinearSegmentedColormap.from_list("masklib", [ax.get_facecolor(), "C0"])
-
-
-def _matrix(mask: Any) -> np.ndarray[Any, Any]:
-    _read.is_dense(mask, "", "mask")
-    _has_values("", mask, "mask")
-    if not mask.numel():
-        raise ValueError(f"`mask` must have entries, got shape {tuple(mask.shape)}.")
-    rows = mask.shape[0] if mask.dim() > 1 else 1
-    return mask.detach().cpu().float().reshape(rows, -1).numpy()
-
-
-def _tiled(values: np.ndarray[Any, Any], side: int) -> tuple[np.ndarray[Any, Any], tuple[int, int]]:
-    """The mean of each tile, and how high and wide tiles are; those at the end may be smaller."""
-    high, wide = (-(-length // side) for length in values.shape)
-    tops, lefts = np.arange(0, values.shape[0], high), np.arange(0, values.shape[1], wide)
-    sums = np.add.reduceat(np.add.reduceat(values, tops, 0, dtype=np.float64), lefts, 1)
-    heights, widths = (np.diff([*starts, n]) for starts, n in zip((tops, lefts), values.shape))
-    return sums / np.outer(heights, widths), (high, wide)
-
-
-def _listed(value: Any, argument: str) -> list[Any]:
-    if isinstance(value, (str, Tensor, Mapping)) or not hasattr(value, "__iter__"):
-        raise TypeError(f"`{argument}` must be a sequence, got {type(value).__name__}. For example a list.")
-    found = list(value)
-    if not found:
-        raise ValueError(f"`{argument}` must have an entry at least, got none.")
-    return found
-
-
-def _steps(steps: Any, like: Sequence[Any]) -> np.ndarray[Any, Any]:
-    return np.arange(len(like)) if steps is None else _numbers(steps, "steps", like)
-
-
-def _numbers(values: Any, argument: str, like: Any) -> np.ndarray[Any, Any]:
-    listed = _listed(values, argument)
-    try:
-        found = np.asarray([float(value) for value in listed])
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"`{argument}` must hold numbers, got {values!r}. For example [0.0, 0.5, 0.9].") from None
-    if len(found) != len(like):
-        raise ValueError(f"`{argument}` must have as many entries as the rest, {len(like)}, got {len(found)}.")
-    return found
