@@ -40,7 +40,10 @@ def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done:
         unused = [i for i, count in enumerate(counts) if not count]
         if unused:
             which = f"experts {unused} saw" if site.parts > 1 else "it saw"
-            raise ValueError(f"{which} no inputs. Add batches that reach it, or leave it out by names=.")
+            raise ValueError(
+                f"{which} no inputs, in no product with the whole of it as (out, in). Add batches that reach it, or "
+                "leave it out by names=."
+            )
         number = {a: v[site.name] if isinstance(v, Mapping) else v for a, v in asked.numbers.items()}
         given = {argument: value for argument, value in number.items() if value is not None}
         done.masks[site.name] = _solved(site, states, asked.rule, given, asked.masks.get(site.name))

@@ -76,7 +76,12 @@ def _one(value: Any) -> Any:
 
 
 # From a function of torch to where its weight and its input stand among the arguments.
-_PRODUCTS = {functional.linear: ((1, "weight"), (0, "input")), torch.addmm: ((2, "mat2"), (1, "mat1"))}
+_TURNED = {
+    torch.addmm: ((2, "mat2"), (1, "mat1")),
+    **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__), ((1, "other"), (0, "input"))),
+    **dict.fromkeys((torch.mm, torch.Tensor.mm), ((1, "mat2"), (0, "input"))),
+}  # products with a weight as (in, out)
+_PRODUCTS = {functional.linear: ((1, "weight"), (0, "input"))} | _TURNED
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 _WATCHED = _PRODUCTS | dict.fromkeys(_CONVOLUTIONS, ((1, "weight"), (0, "input")))
 
@@ -101,7 +106,7 @@ class Watch(TorchFunctionMode):
         if func in _WATCHED:
             weight = _argument(args, given, *_WATCHED[func][0])
             site = next((s for s in self.sites if _lies_in(weight, s.param)), None)
-            if site is not None:
+            if site is not None and (func in _CONVOLUTIONS or _is_matrix(func, weight, site)):
                 return self._told(func, site, weight, args, given)
         return func(*args, **given)
 
@@ -124,6 +129,14 @@ def _lies_in(weight: Tensor, param: Tensor) -> bool:
     start = weight.data_ptr() - param.data_ptr()
     same = weight.untyped_storage().data_ptr() == param.untyped_storage().data_ptr()
     return same and 0 <= start < param.numel() * param.element_size()
+
+
+def _is_matrix(func: Any, weight: Tensor, site: Site) -> bool:
+    """Whether a product is with one of the site's matrices, and not turned: of a square one, only strides tell."""
+    if weight.dim() != 2:
+        return False
+    own, one = weight.mT if func in _TURNED else weight, site.matrices(site.param)[0]
+    return own.shape == one.shape and own.stride() == one.stride()
 
 
 def _part(weight: Tensor, param: Tensor) -> int:

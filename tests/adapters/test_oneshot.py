@@ -55,6 +55,7 @@ MODELS = {
     ),
 }
 del MODELS["t5"]  # has two stacks: see below
+del MODELS["convnext"]  # convolutions have a reference of their own
 
 
 def model_and_batches(name):
@@ -76,6 +77,10 @@ def is_layer(module):
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
+def holds_experts(module):
+    return hasattr(module, "gate_up_proj") and hasattr(module, "num_experts")
+
+
 def reference(model, batches, solve):
     """Block by block: run the whole model, keep what comes into each layer of the block, solve, go on."""
     masks = {}
@@ -89,7 +94,7 @@ def reference(model, batches, solve):
             inputs[module].append([a.detach() for a in args])
 
         for module in block.modules():
-            if is_layer(module) or hasattr(module, "gate_up_proj"):
+            if is_layer(module) or holds_experts(module):
                 handles.append(module.register_forward_pre_hook(keep))
         with torch.no_grad():
             for batch in batches:
@@ -97,7 +102,7 @@ def reference(model, batches, solve):
             for handle in handles:
                 handle.remove()
             for module, seen in inputs.items():
-                if hasattr(module, "gate_up_proj"):
+                if holds_experts(module):
                     solve_experts(module, names[module], seen, solve, masks)
                 else:
                     x = torch.cat([args[0].reshape(-1, args[0].shape[-1]) for args in seen])
@@ -414,3 +419,44 @@ def test_bad_calls(error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(model, batches)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+class ByHand(nn.Linear):
+    """A product with a square weight that is not torch's own, as Falcon has them."""
+
+    def __init__(self, product):
+        super().__init__(6, 6, bias=False)
+        self.product = product
+
+    def forward(self, x):
+        return self.product(x, self.weight).relu()
+
+
+TURNED = {
+    "x @ w.T": lambda x, w: x @ w.T,
+    "matmul": lambda x, w: torch.matmul(x, w.t()),
+    "mm": lambda x, w: torch.mm(x, w.mT),
+    "x.mm": lambda x, w: x.mm(w.T),
+    "addmm": lambda x, w: torch.addmm(x.new_zeros(6), x, w.T),
+}
+
+
+@pytest.mark.parametrize("product", TURNED.values(), ids=list(TURNED))
+def test_products_without_a_layer_are_seen(product):
+    torch.manual_seed(0)
+    model = nn.Sequential(ByHand(product), ByHand(product))
+    twin = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU()) for _ in model))
+    for block, layer in zip(model, twin):
+        layer[0].weight.data.copy_(block.weight.data)
+    batch = torch.randn(16, 6)
+    found, expected = (oneshot.prune(m, [batch], oneshot.wanda(), amount=0.5) for m in (model, twin))
+    assert [mask.tolist() for mask in found.masks.values()] == [mask.tolist() for mask in expected.masks.values()]
+
+
+@pytest.mark.parametrize(
+    "product", [torch.matmul, torch.mm, lambda x, w: x @ w, lambda x, w: torch.addmm(x.new_zeros(6), x, w)]
+)
+def test_a_weight_as_in_by_out_is_not_taken_for_one_as_out_by_in(product):
+    """Its rows are not what its inputs belong to, though a square one has the right shape."""
+    with pytest.raises(ValueError, match="saw no inputs"):
+        oneshot.prune(nn.Sequential(ByHand(product)), [torch.randn(16, 6)], oneshot.wanda(), amount=0.5)

@@ -27,7 +27,9 @@ def extra(kind, **sizes):
     return getattr(t, f"{kind}ForCausalLM")(config), zoo_language._tokens()
 
 
-MODELS = {n: f for n, f in zoo_language.LANGUAGE.items() if n not in ("t5", "vit", "mixtral", "qwen3moe")} | {
+OTHERS = ("t5", "vit", "whisper", "convnext")  # no language models of one stack
+RENAMED = ("mixtral", "qwen3moe", "neox")  # whose checkpoints have other names than the model
+MODELS = {n: f for n, f in zoo_language.LANGUAGE.items() if n not in OTHERS + RENAMED} | {
     "mistral": partial(extra, "Mistral", **LLAMA, sliding_window=4),
     "phi": partial(extra, "Phi", **LLAMA),
     "bloom": partial(extra, "Bloom", hidden_size=16, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1),
