@@ -103,6 +103,20 @@ def load_masks(path: Any) -> MaskFile:
     return MaskFile({name: masks[name] for name in facts}, steps, header.metadata["masklib"])
 
 
+def mask_target(value: Any, argument: str) -> Path:
+    """Refuse to write masks over anything but masks; nothing is written yet."""
+    path = file_target(value, argument)
+    if path.exists() and path.stat().st_size:
+        try:
+            read_metadata(read_header(path))
+        except ValueError:
+            raise ValueError(
+                f"`{argument}` must be new or a file of masks, got {str(path)!r}, which is another file. "
+                "Pass another name."
+            ) from None
+    return path
+
+
 def join_masks(path: Any, parts: Sequence[Path]) -> None:
     """Save the masks of several files of `save_masks` as one; the bits of one mask at a time are held."""
     target, headers = file_target(path), [read_header(part) for part in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def folder_target(value: Any, argument: str = "target") -> Path:
             "Pass another name."
         )
     return path
+
+
+def apart(path: Path, argument: str, others: Mapping[str, Path]) -> None:
+    """Refuse a place that is another one or lies in it: it would be lost with it, or taken for a part of it."""
+    here = Path(os.path.realpath(path))
+    for other, place in others.items():
+        there = Path(os.path.realpath(place))
+        if here == there or there in here.parents:
+            raise ValueError(
+                f"`{argument}` must not be in `{other}`, got {str(path)!r} and {str(place)!r}. Pass another place."
+            )
 
 
 def _mode(path: Path, argument: str) -> int | None:

@@ -71,6 +71,8 @@ def _device(value: Any) -> torch.device | None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
         cause = str(error).splitlines()[0]
         raise ValueError(f"`device` must be one of this machine, got {value!r}: {cause}. For example 'cpu'.") from None
+    if device.type == "meta":
+        raise ValueError(f"`device` must be one that computes, got {value!r}. For example 'cpu'.")
     return device
 
 

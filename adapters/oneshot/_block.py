@@ -62,10 +62,25 @@ def _solved(site: Site, states: list[Any], rule: Rule, number: Mapping[str, Any]
     dense = [part.contiguous() for part in site.matrices(site.param.detach())]
     for matrix, state, own, new, kept in zip(dense, states, live, site.matrices(weight), site.matrices(mask)):
         solved = rule.solve(matrix, state, own, **number)
+        _refuse_odd(solved, matrix)
         new.copy_(solved[0])
         kept.copy_(solved[1])
     site.param.copy_(weight)
     return mask
+
+
+def _refuse_odd(solved: Any, weight: Tensor) -> None:
+    """Refuse what no solver may give: it would be spread over the weight without a word."""
+    if not isinstance(solved, tuple) or len(solved) != 2 or not all(isinstance(part, Tensor) for part in solved):
+        raise TypeError(f"`rule.solve` must give (weight, mask), got {type(solved).__name__}.")
+    new, mask = solved
+    if new.shape != weight.shape or mask.shape != weight.shape:
+        shapes = f"{tuple(new.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"`rule.solve` must give a weight and a mask of shape {tuple(weight.shape)}, got {shapes}.")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"`rule.solve` must give a mask of bool (True = kept), got {mask.dtype}.")
+    if not new.isfinite().all() and weight.isfinite().all():
+        raise ValueError("`rule.solve` gave a weight that is not finite, of one that is.")
 
 
 def _collect(

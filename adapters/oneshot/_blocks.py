@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -64,6 +65,31 @@ def run(model: nn.Module, batch: Any) -> Any:
             f"`batches` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of keyword "
             f"arguments, got {type(batch).__name__}: {error}"
         ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:  # of torch: a shape, a dtype, or a token that does not exist
+        raise ValueError(
+            f"`batches` must hold what {type(model).__name__} can be run on, such as ids of its own tokens of shape "
+            f"(batch, length), got {_said(batch)}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _said(batch: Any) -> str:
+    """The tensors of a batch in a word each."""
+    return ", ".join(
+        f"{str(leaf.dtype).removeprefix('torch.')} {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)[:40]
+        for leaf in pytree.tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
+    )
+
+
+def refuse_empty(model: nn.Module) -> None:
+    """Refuse a model that is not in memory."""
+    empty = next((name for name, param in model.named_parameters() if param.is_meta), None)
+    if empty is not None:
+        raise ValueError(
+            f"`model` must have its values, and {empty!r} is on the meta device. Load it, or pass its checkpoint to "
+            "oneshot.prune_checkpoint."
+        )
 
 
 @contextmanager
@@ -77,7 +103,7 @@ def quiet(model: nn.Module) -> Iterator[None]:
         model.eval()
         for config, name, value in settings:
             setattr(config, name, value)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # tensors that are inference's count no versions
             yield
     finally:
         for config, name, value in before:

@@ -15,7 +15,7 @@ from masklib.scores import InputNorms, add_input_norms
 
 from .._module.values import a_module
 from ._asked import batches_of, sites_of
-from ._blocks import blocks_of, quiet, run
+from ._blocks import blocks_of, quiet, refuse_empty, run
 from ._capture import split
 from ._sites import Site, Watch
 
@@ -65,6 +65,7 @@ def measure(
     section 3.
     """
     a_module(model, "model")
+    refuse_empty(model)
     _refuse_others(score, loss)
     data, parts = batches_of(batches), blocks_of(model, blocks)
     sites, _ = sites_of(model, parts, names)

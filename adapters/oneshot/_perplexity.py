@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._module.values import a_module
-from ._blocks import quiet
+from ._blocks import quiet, refuse_empty
 
 
 def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
@@ -40,6 +40,7 @@ def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
     Reference: Jelinek et al., "Perplexity, a measure of the difficulty of speech recognition tasks", 1977.
     """
     a_module(model, "model")
+    refuse_empty(model)
     total, count = 0.0, 0
     with torch.no_grad(), quiet(model):
         for window in map(_ids, windows):

@@ -54,12 +54,13 @@ class Stored:
         self._is_behind = False
         try:
             yield
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError) as error:
             if not self._is_behind:
                 raise
+            cause = error.__cause__ or error  # what `run` has made a sentence of
             raise ValueError(
                 f"`model` must run without values behind its blocks, and {type(self._model).__name__} does not: "
-                f"{str(error).splitlines()[0]}. Load it, and pass it to oneshot.prune."
+                f"{str(cause).splitlines()[0]}. Load it, and pass it to oneshot.prune."
             ) from error
 
     def behind(self, outputs: Any) -> Any:

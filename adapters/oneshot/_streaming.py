@@ -15,13 +15,13 @@ from masklib.budgets._scores import outlier_share
 
 from ..files._atomic import scratch_folder
 from ..files._checkpoint import Checkpoint, open_checkpoint
-from ..files._masks import join_masks
+from ..files._masks import join_masks, mask_target
 from ..files._names import a_path, named
 from ..files._places import is_folder, place_of, write_file, write_folder
 from ..files._prune import streamable
 from ..files._reading import Counter, reading
 from ..files._rewriting import Plan
-from ..files._targets import file_target
+from ..files._targets import apart
 from ._asked import Asked
 from ._report import Pruned
 from ._rules import Rule
@@ -59,8 +59,7 @@ def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: A
     with named("source"):
         checkpoint = streamable(path)
     goal = place_of(checkpoint, path, target)
-    if mask_file is not None:
-        file_target(mask_file, "mask_file")
+    _refuse_places(path, goal, mask_file, work)
     place = Stored(model, checkpoint, call.blocks, call.device)
     with _folder(work, goal) as folder, working(folder, call, place) as (record, states):
         found = walk(model, call, place, record, states)
@@ -70,6 +69,18 @@ def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: A
         left = _write(checkpoint, path, goal, place.names, [record.weights(i) for i in indices])
     found.left_out.update(dict.fromkeys(left, "beside the checkpoint, and no part of it"))
     return found
+
+
+def _refuse_places(source: Path, target: Path, mask_file: Any, work: Any) -> None:
+    """Refuse places of which one would be lost with another."""
+    folders = {"source": source, "target": target}
+    if work is not None:
+        folders["work"] = a_path(work, "work")
+        apart(folders["work"], "work", {"target": target})
+        apart(target, "target", {"work": folders["work"]})
+    if mask_file is not None:
+        apart(a_path(mask_file, "mask_file"), "mask_file", folders)
+        mask_target(mask_file, "mask_file")
 
 
 @contextmanager

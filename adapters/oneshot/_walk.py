@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._module.values import a_module
 from ._asked import Asked, Progress, asked
 from ._block import carry_on, prune_block
-from ._blocks import quiet
+from ._blocks import quiet, refuse_empty
 from ._capture import Call, capture
 from ._places import Held, Place
 from ._report import Pruned
@@ -78,6 +78,7 @@ def prune(
     Reference: Frantar and Alistarh, "SparseGPT", 2023, section 3; Sun et al., "Wanda", 2023, section 3.
     """
     a_module(model, "model")
+    refuse_empty(model)
     numbers = {"amount": amount, "keep": keep, "sparsity": sparsity}
     call = asked(model, batches, rule, numbers, default_masks, names, blocks, strict, device, progress)
     place = Held(model, call.device)
@@ -153,6 +154,9 @@ def _through(
         record.write(index, {n: sites[n].param.detach() for n in done.masks}, done)
         return done
     weights, done = finished
+    if call.strict and done.left_out:
+        left, why = next(iter(done.left_out.items()))
+        raise ValueError(f"{left!r} cannot be pruned: {why}")
     for n, weight in weights.items():
         sites[n].param.copy_(weight)
     carry_on(call.blocks[name], states, calls, call.device)

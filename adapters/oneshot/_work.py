@@ -7,7 +7,9 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import CellType, CodeType
 from typing import Any
 
 import torch
@@ -135,6 +137,7 @@ def _call(call: Asked, place: Place) -> dict[str, Any]:
         "masklib": masklib.__version__,
         "model": place.told(),
         "rule": list(history_told([call.rule.add, call.rule.solve])),
+        "code": _hash([_inside(call.rule.add, ()), _inside(call.rule.solve, ())]),
         "numbers": _value(call.numbers),
         "default_masks": _sum(call.masks),
         "batches": _sum(call.batches),
@@ -157,11 +160,38 @@ def _sum(values: Any) -> str:
     return result.hexdigest()
 
 
+def _inside(value: Any, within: tuple[Any, ...]) -> Any:
+    """What tells a function from another of its name: its code, and the numbers and functions that it holds."""
+    if any(value is other for other in within):
+        return "itself"
+    if isinstance(value, partial):
+        parts = value.func, *value.args, *(one for item in sorted(value.keywords.items()) for one in item)
+        return [_inside(part, (*within, value)) for part in parts]
+    if isinstance(value, Tensor):
+        return _sum([value])
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return _value(value) if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
+    closure = (cell.cell_contents for cell in value.__closure__ or () if cell != CellType())
+    held = *closure, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()
+    return [_code(code), *(_inside(one, (*within, value)) for one in held)]
+
+
+def _code(code: CodeType) -> Any:
+    consts = [_code(c) if isinstance(c, CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c)
+              for c in code.co_consts]  # fmt: skip
+    return code.co_code.hex(), consts, code.co_names
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
 def _opened(work: Any, call: dict[str, Any]) -> Path:
     """The folder, new or with the blocks of this very call."""
     folder = a_path(work, "work")
     if (folder / _CALL).exists():
-        _refuse_another(folder, json.loads((folder / _CALL).read_text()), json.loads(json.dumps(call)))
+        _refuse_another(folder, _begun(folder), json.loads(json.dumps(call)))
         return folder
     folder_target(folder, "work")
     with told(folder, "written", "work"):
@@ -169,6 +199,15 @@ def _opened(work: Any, call: dict[str, Any]) -> Path:
     with whole_file(folder / _CALL, "work") as sink:
         sink.write(json.dumps(call, indent=2).encode())
     return folder
+
+
+def _begun(folder: Path) -> Any:
+    """The call that began a folder."""
+    try:
+        with told(folder / _CALL, "read", "work"):
+            return json.loads((folder / _CALL).read_text(encoding="utf-8"))
+    except ValueError:  # of JSON, or of UTF-8
+        raise ValueError(f"`work` {str(folder)!r} is damaged: {_CALL!r} is no JSON. Remove that folder.") from None
 
 
 def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:

@@ -175,11 +175,11 @@ class Killed(BaseException):
 
 def killing(rule, at):
     """A rule that dies when it solves a layer for the n-th time; and how many it has solved."""
-    count = []
+    count, stop = [], [at]  # lists, which are not looked at: the rule is the same whenever it dies
 
     def solve(*given, **number):
         count.append(1)
-        if len(count) == at:
+        if len(count) == stop[0]:
             raise Killed
         return rule.solve(*given, **number)
 
