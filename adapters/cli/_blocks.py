@@ -19,7 +19,7 @@ from ..files._targets import folder_target
 from ..oneshot._asked import Asked, asked
 from ..oneshot._streaming import outlier_shares, stream
 from ..report._table import percent, rich_table
-from ._language import read_text, skeleton, windows
+from ._language import read_text, refuse_foreign, refuse_long, skeleton, windows
 from ._talk import console
 from ._walk import Walk
 
@@ -49,8 +49,9 @@ def prune_folder(
     text = read_text(calibration, "--calibration")
     model, tokenizer = skeleton(source)
     length = walk.length or 2048
-    _refuse_long(length, model.config)
+    refuse_long(length, model.config)
     parts = windows(tokenizer, text, length, walk.samples or 128, "--calibration")
+    refuse_foreign(parts, model)
     batches = [{"input_ids": ids[None]} for ids in parts]
     numbers = dict.fromkeys(("amount", "keep", "sparsity")) | number
     alive = None if masks is None else load_masks(masks).masks
@@ -75,12 +76,6 @@ def _work(target: Path, resume: bool) -> Path:
             f"{str(work)!r} is what an interrupted call left: pass --resume to go on, or remove it to begin anew"
         )
     return work
-
-
-def _refuse_long(length: int, config: Any) -> None:
-    most = getattr(config, "max_position_embeddings", None)
-    if isinstance(most, int) and length > most:
-        raise ValueError(f"`--length` must be at most {most}, the positions that the model has, got {length}")
 
 
 def _named(call: Asked, patterns: list[str] | None) -> Asked:

@@ -61,7 +61,8 @@ def _opened(folder: Path, model: Callable[[Any], Any]) -> tuple[Any, Any]:
     try:
         return model(transformers).eval(), transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers has many, some of them several lines long
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+        cause = " ".join(lines[: 1 + lines[0].endswith(":")])
         raise ValueError(f"{str(folder)!r} holds no causal language model with its tokenizer: {cause}") from None
 
 
@@ -86,6 +87,8 @@ def windows(tokenizer: Any, text: str, length: int, samples: int | None, option:
         ValueError: if the text has fewer tokens than are asked for.
     """
     ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
+    if text.strip() and not ids.numel():  # of a folder without its files, transformers makes an empty one
+        raise ValueError("MODEL must hold the files of its tokenizer, and what is there makes no tokens of the text")
     whole = ids.numel() // length
     if whole < (samples or 1):
         raise ValueError(
@@ -93,3 +96,17 @@ def windows(tokenizer: Any, text: str, length: int, samples: int | None, option:
             "Pass a smaller --length or --samples, or a longer text."
         )
     return list(ids[: (samples or whole) * length].split(length))
+
+
+def refuse_long(length: int, config: Any) -> None:
+    """Refuse windows that are longer than what a model was made for."""
+    most = getattr(config, "max_position_embeddings", None)
+    if isinstance(most, int) and length > most:
+        raise ValueError(f"`--length` must be at most {most}, the positions that the model has, got {length}")
+
+
+def refuse_foreign(parts: list[Tensor], model: Any) -> None:
+    """Refuse tokens that a model does not know."""
+    known, most = model.get_input_embeddings().weight.shape[0], max(int(part.max()) for part in parts)
+    if most >= known:
+        raise ValueError(f"MODEL knows {known} tokens, and its tokenizer gives {most}: it is the tokenizer of another")

@@ -108,9 +108,13 @@ def _of_rules(budget: str) -> str:
     return f"; it is for {', '.join(RULES)}" if budget == "owl" else ""
 
 
+def refuse_unknown(method: str) -> None:
+    """Refuse a method that nobody knows, before its options are looked at."""
+    if method not in METHODS and method not in RULES:
+        raise BadCall(f"`--method` must be one of {', '.join([*METHODS, *RULES])}, got {method!r}")
+
+
 def _kind(choice: Choice) -> Kind:
-    if choice.method not in METHODS:
-        raise BadCall(f"`--method` must be one of {', '.join([*METHODS, *RULES])}, got {choice.method!r}")
     if choice.budget is not None and choice.budget not in BUDGETS:
         raise BadCall(
             f"`--budget` must be one of {', '.join(BUDGETS)}, got {choice.budget!r}{_of_rules(choice.budget)}"

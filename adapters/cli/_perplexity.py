@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ._language import loaded, read_text, windows
+from ._language import loaded, read_text, refuse_foreign, refuse_long, windows
 from ._options import number
 
 
@@ -25,7 +25,9 @@ def perplexity(
     """Measure the perplexity of a language model on a text: what pruning has cost."""
     words = read_text(text)
     network, tokenizer = loaded(model)
+    refuse_long(length, network.config)
     parts = windows(tokenizer, words, length, samples)
+    refuse_foreign(parts, network)
 
     from ..oneshot import perplexity as measured
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..report._table import percent, rich_table
-from ._methods import BUDGETS, METHODS, RULES, Choice, chosen
+from ._methods import BUDGETS, METHODS, RULES, Choice, chosen, refuse_unknown
 from ._options import number
 from ._talk import BadCall, console
 from ._walk import Walk, prune_blocks, refuse_walk
@@ -83,6 +83,7 @@ def prune(
     walk = Walk(calibration, samples, length, save_masks, device, go_on, resume)
     if method in RULES:
         return prune_blocks(source, target, choice, walk, names, masks, dry_run, as_json)
+    refuse_unknown(method)
     refuse_walk(walk, method)
     step = chosen(choice)
     if target is None and not dry_run:

@@ -54,7 +54,7 @@ def first_of(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
-def run(model: nn.Module, batch: Any) -> Any:
+def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:
     """Call the model on a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
     args = batch if isinstance(batch, (tuple, list)) else () if isinstance(batch, Mapping) else (batch,)
     try:
@@ -62,14 +62,14 @@ def run(model: nn.Module, batch: Any) -> Any:
     except TypeError as error:
         kind = type(model).__name__
         raise TypeError(
-            f"`batches` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of keyword "
+            f"`{argument}` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of keyword "
             f"arguments, got {type(batch).__name__}: {error}"
         ) from error
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:  # of torch: a shape, a dtype, or a token that does not exist
         raise ValueError(
-            f"`batches` must hold what {type(model).__name__} can be run on, such as ids of its own tokens of shape "
+            f"`{argument}` must hold what {type(model).__name__} can be run on, such as ids of its own tokens of shape "
             f"(batch, length), got {_said(batch)}: {str(error).splitlines()[0]}"
         ) from error
 

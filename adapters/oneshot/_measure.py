@@ -204,6 +204,8 @@ def _refuse_no_loss(value: Any) -> None:
             f"`loss` must give one number that depends on the blocks, got shape {tuple(value.shape)} and "
             f"requires_grad={value.requires_grad}. Sum it up: loss=lambda outputs, batch: (outputs**2).sum()."
         )
+    if not value.isfinite():
+        raise ValueError(f"`loss` must give a finite number, got {value.item()}. Are the model's weights finite?")
 
 
 def _refuse_unseen(site: Site, part: int, sums: Sequence[InputNorms | None]) -> None:

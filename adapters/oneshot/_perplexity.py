@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._module.values import a_module
-from ._blocks import quiet, refuse_empty
+from ._blocks import quiet, refuse_empty, run
 
 
 def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
@@ -43,8 +43,9 @@ def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
     refuse_empty(model)
     total, count = 0.0, 0
     with torch.no_grad(), quiet(model):
-        for window in map(_ids, windows):
-            logits = _logits(model(input_ids=window))
+        for window in map(_ids, _windows(windows)):
+            logits = _logits(run(model, {"input_ids": window}, "windows"))
+            _refuse_others(window, logits, "windows")
             total += _loss(logits[:, :-1], window[:, 1:].to(logits.device))
             count += window[:, 1:].numel()
     if not count:
@@ -82,6 +83,14 @@ def next_token_loss(outputs: Any, batch: Any) -> Tensor:
     return functional.cross_entropy(wide.flatten(0, 1), ids[:, 1:].flatten().to(wide.device), reduction="sum")
 
 
+def _windows(value: Any) -> Iterable[Any]:
+    if not isinstance(value, Iterable) or isinstance(value, (Mapping, str)):
+        raise TypeError(
+            f"`windows` must be an iterable of token ids, got {type(value).__name__}. For example ids.split(512)."
+        )
+    return value
+
+
 def _ids(window: Any, argument: str = "windows") -> Tensor:
     """A window as (batch, length)."""
     if not isinstance(window, Tensor) or window.is_floating_point() or window.dtype == torch.bool:
@@ -92,7 +101,7 @@ def _ids(window: Any, argument: str = "windows") -> Tensor:
         raise ValueError(
             f"`{argument}` must be of at least two tokens, (length,) or (batch, length), got {window.shape}."
         )
-    return ids
+    return ids.long()  # of torch, cross entropy takes no others
 
 
 def _logits(output: Any) -> Tensor:
@@ -111,15 +120,15 @@ def _loss(logits: Tensor, targets: Tensor) -> float:
     return float(losses.double().sum())
 
 
-def _refuse_others(ids: Tensor, logits: Tensor) -> None:
+def _refuse_others(ids: Tensor, logits: Tensor, argument: str = "batch") -> None:
     """Refuse logits that are not of these tokens."""
     if logits.shape[:2] != ids.shape:
         raise ValueError(
-            f"`outputs` must have logits of the tokens {tuple(ids.shape)} of `batch`, got {tuple(logits.shape)}. "
+            f"`outputs` must have logits of the tokens {tuple(ids.shape)} of `{argument}`, got {tuple(logits.shape)}. "
             "Pass what the model gives for this batch."
         )
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < logits.shape[2]:
         raise ValueError(
-            f"`batch` must hold ids of the {logits.shape[2]} tokens that the model knows, got {int(ids.min())} to "
+            f"`{argument}` must hold ids of the {logits.shape[2]} tokens that the model knows, got {int(ids.min())} to "
             f"{int(ids.max())}. Is the tokenizer the model's?"
         )

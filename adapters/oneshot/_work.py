@@ -133,11 +133,11 @@ class OnDisk:
 
 def _call(call: Asked, place: Place) -> dict[str, Any]:
     """What tells a call from others: all that its result depends on."""
+    functions = [call.rule.add, call.rule.solve]
     return {
         "masklib": masklib.__version__,
         "model": place.told(),
-        "rule": list(history_told([call.rule.add, call.rule.solve])),
-        "code": _hash([_inside(call.rule.add, ()), _inside(call.rule.solve, ())]),
+        "rule": [*history_told(functions), _hash([_inside(function, ()) for function in functions])],
         "numbers": _value(call.numbers),
         "default_masks": _sum(call.masks),
         "batches": _sum(call.batches),

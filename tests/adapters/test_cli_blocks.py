@@ -151,11 +151,11 @@ CALL = f"prune model pruned --method admm --sparsity 0.5 {OPTIONS}"
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
 def test_an_interrupted_call_goes_on(kind, folder, capsys, monkeypatch):
     model, _ = expected(oneshot.admm(), sparsity=0.5)
-    real, count, at = ml.admm, [], 10
+    real, count, at = ml.admm, [], [10]
 
     def admm(*args, **kwargs):
         count.append(1)
-        if len(count) == at:
+        if len(count) == at[0]:
             raise kind("stopped")
         return real(*args, **kwargs)
 
@@ -173,7 +173,7 @@ def test_an_interrupted_call_goes_on(kind, folder, capsys, monkeypatch):
     assert "masklib: 'pruned.unfinished' was begun by a call with another value of numbers" in err
     assert err.count("\n") == 1
     count.clear()
-    at = 0
+    at[0] = 0
     status, _, err = run(f"{CALL} --resume", capsys)
     assert status == 0, err
     assert len(count) == 14
@@ -222,6 +222,11 @@ BAD = {
     f"{P} --sparsity 0.5 {OPTIONS} --names nothing": (1, "`--names` has 'nothing', which"),
     f"{P} --sparsity 0.5 {OPTIONS} --device cuda:77": (1, "`device` must be one of this machine, got 'cuda:77'"),
     f"{P} --sparsity 0.5 {OPTIONS} --masks none": (1, "'none' cannot be read"),
+    f"{P} --sparsity 0.5 {OPTIONS} --device meta": (1, "`device` must be one that computes, got 'meta'"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks text.txt": (1, "`mask_file` must be new or a file of masks, got 'text.txt'"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/m.safetensors": (1, "`mask_file` must not be in `source`"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/config.json": (1, "`mask_file` must not be in `source`"),
+    f"prune model pruned --method Admm --sparsity 0.5 {OPTIONS}": (2, "`--method` must be one of l1, "),
     f"{P} --keep 2 --of 5 {OPTIONS}": (1, "'model.layers.0.self_attn.q_proj.weight' cannot be pruned"),
 }  # fmt: skip
 
@@ -233,6 +238,31 @@ def test_what_goes_wrong_is_one_sentence(text, folder, capsys):
     assert BAD[text][1].removesuffix(".") in err
     assert err.count("\n") == 1
     assert {p.name for p in folder.iterdir()} == {"model", "text.txt"}
+
+
+def test_the_tokenizer_of_another_model_is_refused(folder, capsys):
+    (folder / "text.txt").write_text("k a " * 60)
+    file = folder / "model" / "tokenizer.json"
+    words = json.loads(file.read_text())
+    words["model"]["vocab"]["k"] = 11
+    file.write_text(json.dumps(words))
+    for text in (f"{P} --sparsity 0.5 {OPTIONS}", "perplexity model --text text.txt --length 15"):
+        status, out, err = run(text, capsys)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "MODEL knows 11 tokens, and its tokenizer gives 11: it is the tokenizer of another" in err
+    for path in (file, folder / "model" / "tokenizer_config.json"):
+        path.unlink()
+    for text in (f"{P} --sparsity 0.5 {OPTIONS}", "perplexity model --text text.txt --length 15"):
+        status, out, err = run(text, capsys)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "MODEL must hold the files of its tokenizer" in err
+    assert {p.name for p in folder.iterdir()} == {"model", "text.txt"}
+
+
+def test_windows_are_no_longer_than_the_model_was_made_for(folder, capsys):
+    status, out, err = run("perplexity model --text text.txt --length 65", capsys)
+    assert (status, out) == (1, "")
+    assert "`--length` must be at most 64, the positions that the model has, got 65" in err
 
 
 def test_the_rest_goes_on_as_asked(folder, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from functools import partial
 
@@ -247,6 +248,8 @@ def ask(score=scores.curvature, loss=squared, **options):
         (TypeError, "`loss` must give a tensor", lambda: ask(loss=lambda y, x: 1.0)),
         (ValueError, "`loss` must give one number that depends", lambda: ask(loss=lambda y, x: y)),
         (ValueError, "`loss` must give one number that depends", lambda: ask(loss=lambda y, x: x.sum())),
+        (ValueError, "`loss` must give a finite number, got nan", lambda: ask(loss=lambda y, x: y.sum() * math.nan)),
+        (ValueError, "`batches` must hold what", lambda: ask(batches=[torch.ones(2, 77)])),
         (ValueError, "`batches` must hold a batch", lambda: ask(batches=[])),
         (ValueError, "`names` must be weights in the blocks", lambda: ask(names=["9.weight"])),
         (TypeError, "`score` must take (weight, inputs)", lambda: ask(loss=None)),

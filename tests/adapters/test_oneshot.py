@@ -377,6 +377,14 @@ def nowhere(out):
     return (*out[:-1], index)
 
 
+RULE = oneshot.wanda()
+
+
+def own(model, batches, solve):
+    rule = oneshot.Rule(RULE.add, lambda weight, state, alive, **number: solve(weight))
+    oneshot.prune(model, batches, rule, keep=1)
+
+
 BAD = [
     (TypeError, "`model` must be", lambda m, b: oneshot.prune(None, b, oneshot.wanda(), amount=1)),
     (TypeError, "`batches` must be an iterable", lambda m, b: oneshot.prune(m, b[0], oneshot.wanda(), amount=1)),
@@ -408,6 +416,36 @@ BAD = [
         "'0.weight' cannot be pruned: `amount` must be",
         lambda m, b: oneshot.prune(m, b, oneshot.wanda(), amount=99),
     ),
+    (ValueError, "`device` must be one that computes", lambda m, b: oneshot.prune(m, b, RULE, keep=1, device="meta")),
+    (
+        ValueError,
+        "`model` must have its values",
+        lambda m, b: oneshot.prune(copy.deepcopy(m).to("meta"), b, RULE, keep=1),
+    ),
+    (
+        ValueError,
+        "`batches` must hold what Sequential can be run on, such as ids of its own tokens of shape (batch, length), "
+        "got float32 (2, 3): ",
+        lambda m, b: oneshot.prune(m, [torch.ones(2, 3)], RULE, keep=1),
+    ),
+    (
+        TypeError,
+        "'0.weight' cannot be pruned: `rule.solve` must give (weight, mask), got Tensor",
+        lambda m, b: own(m, b, lambda w: w),
+    ),
+    (TypeError, "`rule.solve` must give (weight, mask), got NoneType", lambda m, b: own(m, b, lambda w: None)),
+    (
+        ValueError,
+        "`rule.solve` must give a weight and a mask of shape",
+        lambda m, b: own(m, b, lambda w: (w, w[:1] > 0)),
+    ),
+    (
+        ValueError,
+        "`rule.solve` must give a weight and a mask of shape",
+        lambda m, b: own(m, b, lambda w: (w[:1], w > 0)),
+    ),
+    (TypeError, "`rule.solve` must give a mask of bool", lambda m, b: own(m, b, lambda w: (w, w))),
+    (ValueError, "`rule.solve` gave a weight that is not finite", lambda m, b: own(m, b, lambda w: (w / 0, w > 0))),
     (TypeError, "`strict` must be a bool", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), amount=1, strict="no")),
 ]
 
@@ -460,3 +498,12 @@ def test_a_weight_as_in_by_out_is_not_taken_for_one_as_out_by_in(product):
     """Its rows are not what its inputs belong to, though a square one has the right shape."""
     with pytest.raises(ValueError, match="saw no inputs"):
         oneshot.prune(nn.Sequential(ByHand(product)), [torch.randn(16, 6)], oneshot.wanda(), amount=0.5)
+
+
+def test_a_model_in_inference_mode_is_pruned_as_ever():
+    model, batches = small()
+    expected = copy.deepcopy(model)
+    oneshot.prune(expected, batches, oneshot.wanda(), sparsity=0.5)
+    with torch.inference_mode():
+        oneshot.prune(model, batches, oneshot.wanda(), sparsity=0.5)
+    assert all(torch.equal(t, expected.state_dict()[n]) for n, t in model.state_dict().items())

@@ -53,11 +53,25 @@ def test_it_is_the_mean_over_tokens_not_over_windows():
         ([torch.zeros(2, 2, 2, dtype=torch.long)], ValueError, "at least two tokens"),
         ([torch.zeros(4)], TypeError, "token ids, got torch.float32"),
         (["text"], TypeError, "token ids, got str"),
+        (None, TypeError, "`windows` must be an iterable of token ids, got NoneType"),
+        ({"input_ids": torch.arange(4)}, TypeError, "`windows` must be an iterable of token ids, got dict"),
+        (
+            [torch.full((4,), 11)],
+            ValueError,
+            "`windows` must hold what Tiny can be run on.* got .*: index out of range",
+        ),
+        ([torch.full((4,), -100)], ValueError, "`windows` must hold what Tiny can be run on"),
     ],
 )
 def test_what_is_no_window_is_refused(windows, error, words):
     with pytest.raises(error, match=words):
         perplexity(Tiny(), windows)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_ids_are_integers_of_any_size(dtype):
+    model, ids = Tiny(), torch.randint(11, (7,))
+    assert perplexity(model, [ids.to(dtype)]) == perplexity(model, [ids])
 
 
 def test_a_model_that_gives_no_logits_or_no_numbers_is_refused():

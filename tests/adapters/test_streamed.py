@@ -264,6 +264,102 @@ def test_the_work_of_another_call_is_refused(change, tmp_path):
     assert {p.name: p.read_bytes() for p in work.iterdir()} == before
 
 
+def scaled(by):
+    """A rule of one's own, of the same names whatever it does."""
+    return oneshot.Rule(lambda state, inputs: state, lambda w, state, alive, **number: (w * by, w == w))
+
+
+def test_the_work_of_a_function_of_another_body_or_number_is_refused(tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+
+    def begin(rule):
+        oneshot.prune(in_memory(source), batches, rule, sparsity=0.5, work=work, progress=stopped)
+
+    def stopped(finished, blocks):
+        raise Killed
+
+    with pytest.raises(Killed):
+        begin(scaled(2.0))
+    for another in (scaled(3.0), oneshot.Rule(scaled(2.0).add, lambda w, state, alive, **number: (w, w == w))):
+        with pytest.raises(ValueError, match="begun by a call with another value of rule"):
+            begin(another)
+    with pytest.raises(Killed):
+        begin(scaled(2.0))
+
+
+def test_a_strict_call_does_not_take_layers_that_another_left_out(tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+    count = []
+
+    def solve(weight, state, alive, **number):
+        count.append(1)
+        if len(count) == 1:
+            raise ValueError("not this one")
+        return weight, weight == weight
+
+    def begin(strict, progress=None):
+        rule = oneshot.Rule(lambda state, inputs: state, solve)
+        return oneshot.prune(
+            in_memory(source), batches, rule, sparsity=0.5, strict=strict, work=work, progress=progress
+        )
+
+    def stopped(finished, blocks):
+        raise Killed
+
+    with pytest.raises(Killed):
+        begin(False, stopped)
+    with pytest.raises(ValueError, match=r"'model.layers.0.self_attn.q_proj.weight' cannot be pruned: not this one"):
+        begin(True)
+    assert "not this one" in begin(False).left_out["model.layers.0.self_attn.q_proj.weight"]
+
+
+def test_a_damaged_folder_of_work_is_named(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "call.json").write_text("{")
+    batches = saved("qwen3", tmp_path / "source")
+    with pytest.raises(ValueError, match=r"`work` .* is damaged: 'call.json' is no JSON"):
+        oneshot.prune(in_memory(tmp_path / "source"), batches, oneshot.wanda(), sparsity=0.5, work=tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({"target": "w/t", "work": "w"}, "`target` must not be in `work`"),
+        ({"target": "t", "work": "t"}, "`work` must not be in `target`"),
+        ({"target": "w", "work": "w/t"}, "`work` must not be in `target`"),
+        ({"target": "w", "mask_file": "w/m.safetensors"}, "`mask_file` must not be in `target`"),
+        ({"target": "t", "mask_file": "t"}, "`mask_file` must not be in `target`"),
+        ({"target": "t", "work": "w", "mask_file": "w/m.safetensors"}, "`mask_file` must not be in `work`"),
+        ({"target": "t", "mask_file": "source/model.safetensors"}, "`mask_file` must not be in `source`"),
+        ({"target": "t", "mask_file": "a.txt"}, "`mask_file` must be new or a file of masks"),
+    ],
+)
+def test_places_of_which_one_would_be_lost_with_another(places, words, tmp_path):
+    batches = saved("qwen3", tmp_path / "source")
+    (tmp_path / "w").mkdir()
+    (tmp_path / "a.txt").write_text("mine")
+    before = {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")}
+    at = {argument: tmp_path / place for argument, place in places.items()}
+    model = empty(tmp_path / "source")
+    with pytest.raises(ValueError, match=words):
+        oneshot.prune_checkpoint(
+            tmp_path / "source", at.pop("target"), model, batches, oneshot.wanda(), sparsity=0.5, **at
+        )
+    assert {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")} == before
+
+
+def test_masks_may_take_the_place_of_masks(tmp_path):
+    batches, masks = saved("qwen3", tmp_path / "source"), tmp_path / "m.safetensors"
+    for target, sparsity in (("a", 0.25), ("b", 0.5)):
+        model = empty(tmp_path / "source")
+        oneshot.prune_checkpoint(
+            tmp_path / "source", tmp_path / target, model, batches, oneshot.wanda(), sparsity=sparsity, mask_file=masks
+        )
+    assert all(ml.sparsity(mask) == 0.5 for mask in load_masks(masks).masks.values())
+
+
 def test_two_calls_do_not_work_in_one_folder(tmp_path):
     source, work = tmp_path / "source", tmp_path / "work"
     batches = saved("qwen3", source)
