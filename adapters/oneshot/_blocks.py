@@ -62,8 +62,8 @@ def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:
     except TypeError as error:
         kind = type(model).__name__
         raise TypeError(
-            f"`{argument}` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of keyword "
-            f"arguments, got {type(batch).__name__}: {error}"
+            f"`{argument}` must hold what {kind} is called with: a tensor, a tuple of arguments, or a mapping of "
+            f"keyword arguments, got {type(batch).__name__}: {error}"
         ) from error
     except torch.OutOfMemoryError:
         raise

@@ -48,7 +48,8 @@ def prune_checkpoint(
             `with accelerate.init_empty_weights(): model = AutoModelForCausalLM.from_config(config)`, then
             `model.tie_weights()`. It is left as it is.
         batches, rule, amount, keep, sparsity, default_masks, names, blocks, strict, progress: as for `prune`.
-        mask_file: where the masks are written, as `save_masks` does it; None for nowhere.
+        mask_file: where the masks are written, as `save_masks` does it: new or a file of masks, and in no folder of
+            the source, target or work; None for nowhere.
         work: a folder beside which nothing else is needed to go on: blocks that are finished are kept in it if the call
             is interrupted, and taken from it by the same call. It takes as much room as the weights to prune, and as
             the hidden states, and is removed at the end. None for one that is removed in any case.
