@@ -41,7 +41,7 @@ def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done:
         if unused:
             which = f"experts {unused} saw" if site.parts > 1 else "it saw"
             raise ValueError(
-                f"{which} no inputs, in no product with the whole of it as (out, in). Add batches that reach it, or "
+                f"{which} no inputs: no product took the whole of it as (out, in). Add batches that reach it, or "
                 "leave it out by names=."
             )
         number = {a: v[site.name] if isinstance(v, Mapping) else v for a, v in asked.numbers.items()}

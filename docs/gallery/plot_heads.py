@@ -51,7 +51,7 @@ left, right = plt.figure(figsize=(11, 4.5)).subfigures(1, 2, width_ratios=(4, 5)
 axes = left.subplots()
 axes.plot([gone for gone, _, _ in curve], [100 * right for _, right, _ in curve], "o-")
 axes.set(title="accuracy, not fine-tuned", xlabel="heads that are gone, of 32", ylabel="%", ylim=(50, 101))
-right.suptitle("who is alive: a row for each layer, a dot for each head", x=0.3, fontsize=11, fontweight="bold")
+right.suptitle("which heads live: a row for each layer, a dot for each head", x=0.3, fontsize=11, fontweight="bold")
 for small, (gone, _, living) in zip(right.subplots(3, 3).flat, curve):
     spots = [(head, layer) for layer in range(LAYERS) for head in range(HEADS)]
     small.scatter(*zip(*spots), c=["C0" if living[layer, head] else "#e5e7eb" for head, layer in spots], s=26)

@@ -2,7 +2,7 @@
 Where weights die in a transformer
 ==================================
 
-All matrices of the blocks of SmolLM2-135M in one pool, ranked by magnitude alone. The rule is told nothing of blocks,
+All matrices of the blocks of SmolLM2-135M in one pool, ranked by magnitude alone. The ranking knows nothing of blocks,
 and yet it all but empties the values and outputs of the first one, and spares the queries and keys beside them.
 """
 
