@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from masklib import _read
 
 from .._module.values import a_module
-from ..structural._capture import call, first_line, quiet, tensors, twin
+from ..structural._capture import call, copied, first_line, quiet, tensors, twin
 from ..structural._same import difference, gap
 from ._forms import alive, forms_of, no_layer
 from ._layers import matrix_of
@@ -55,13 +54,14 @@ def accelerate(
     {'0': 'dense', '2': 'dense'}
     """
     _refuse_others(model, margin, timer)
-    fast = _copied(model)
+    fast = copied(model)
     layers, left_out = _layers(fast)
     calls = _calls(fast, layers, example_inputs)
-    left_out |= {name: "it was not called" for name in layers if not calls[name]}
     clock = _Clock(timer)
     with quiet():
-        found = {name: _tried(layer, calls[name], clock, margin) for name, layer in layers.items() if calls[name]}
+        left_out |= {name: why for name in layers if (why := _not_alone(layers[name], calls[name])) is not None}
+        tried = [name for name in layers if name not in left_out]
+        found = {name: _tried(layers[name], calls[name], clock, margin) for name in tried}
         found = _without_spoilers(model, fast, found, example_inputs)
         chosen = {name: each.module for name, each in found.items() if each.module is not None}
         before, after = _in_all(model, fast, chosen, example_inputs, clock)
@@ -89,6 +89,16 @@ class _Clock:
         if not isinstance(found, Mapping) or set(found) != set(calls):
             raise ValueError(f"`timer` must give seconds for each of {list(calls)}, got {found!r}. For example race.")
         return {name: _read.real(found[name], f"timer(...)[{name!r}]", "seconds", "timer=race") for name in calls}
+
+
+def _not_alone(layer: nn.Module, inputs: list[Tensor]) -> str | None:
+    """Why a layer cannot be run by itself, as where the model calls it under autocast."""
+    try:
+        for x in inputs:
+            layer(x)
+    except Exception as error:
+        return f"it does not run by itself on what it is given: {_sentence(first_line(error))}"
+    return None if inputs else "it was not called"
 
 
 def _tried(layer: nn.Module, inputs: list[Tensor], clock: _Clock, margin: float) -> _Found:
@@ -226,13 +236,6 @@ def _calls(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> di
                 "Pass inputs that model(*example_inputs), or model(**example_inputs), takes."
             ) from error
     return seen
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(f"`model` must be one that copy.deepcopy copies: {first_line(error)}") from error
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._module.weights import is_conv1d
@@ -23,6 +24,8 @@ _ALIVE = 2 / 3
 
 def no_layer(module: nn.Module) -> str | None:
     """Why a module with weights has no sparse form; None if it has one. The code that it runs counts, not its class."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "torch.jit has compiled it"
     runs = type(module).forward
     if runs is nn.Linear.forward or is_conv1d(module):
         return None

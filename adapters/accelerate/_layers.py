@@ -110,6 +110,8 @@ class SparseLinear(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the order of the product."""
+        if not isinstance(state, Tensor) or state.numel() != 1 or state.is_meta:
+            raise ValueError(f"`state` of a sparse layer must hold the order as a tensor of one number, got {state!r}.")
         self.rows_first = bool(state)
 
     def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from masklib import _read
 
 from .._module.values import a_module
+from ..structural._capture import copied
 from ._forms import as_sparse, no_layer
 from ._replace import replaced
 
@@ -41,7 +41,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     for name in halves:
         if name not in layers or no_layer(layers[name]) is not None:
             raise ValueError(f"`state` must be of this model, accelerated, which has no layer {name!r}.")
-    fast = replaced(copy.deepcopy(model), {name: as_sparse(layers[name], half) for name, half in halves.items()})
+    fast = replaced(copied(model), {name: as_sparse(layers[name], half) for name, half in halves.items()})
     try:
         fast.load_state_dict(state)
     except RuntimeError as error:

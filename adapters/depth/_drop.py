@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from masklib import _read
 from .._module.values import a_module
 from ..oneshot._blocks import first_of
 from ..oneshot._capture import split
-from ..structural._capture import call, first_line, tensors, twin
+from ..structural._capture import call, copied, first_line, tensors, twin
 from ..structural._same import difference
 from ._config import follow
 
@@ -55,7 +54,7 @@ def drop(model: nn.Module, masks: Mapping[str, Tensor], example_inputs: Any) -> 
     if any(t.is_meta for _, t in tensors(model)):
         raise ValueError("`model` must have values, got one on the meta device. Load its weights first.")
     dropped = _dropped(model, masks)
-    small = copy.deepcopy(model)
+    small = copied(model)
     for path, gone in dropped.items():
         kept = [name for name in small.get_submodule(path)._modules if name not in gone]
         _remove(small.get_submodule(path), kept)
@@ -153,6 +152,8 @@ def _dropped(model: nn.Module, masks: Any) -> dict[str, set[str]]:
             raise TypeError(
                 f"`masks` of {name!r} must be one bool (True = kept), got {mask.dtype} of shape {tuple(mask.shape)}."
             )
+        if mask.is_meta:
+            raise ValueError(f"`masks` of {name!r} must have a value, got one on the meta device.")
         if not mask.item():
             found.setdefault(path, set()).add(last)
     if not found:

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from masklib import _read
@@ -40,15 +41,15 @@ def count(structure: Structure, masks: Mapping[str, Tensor] | None = None) -> Co
         The numbers of parameters and of multiplications, as `shrink` would leave them.
 
     Raises:
-        TypeError: if `structure` is not what `structure()` returns.
+        TypeError: if `structure` is not what `structure()` returns, or a mask is not bool.
+        ValueError: if a mask is of no parameter of the structure, not of its shape, or on the meta device.
 
     >>> found = structure(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), (torch.ones(1, 2),))
     >>> count(found)
     Count(parameters=13, macs=9)
     """
-    if not isinstance(structure, Structure):
-        raise TypeError(f"`structure` must be what structure(model, inputs) returns, got {type(structure).__name__}.")
-    dead = dead_units(structure, {} if masks is None else _read.tensors(masks, "masks"))
+    _refuse_other(structure)
+    dead = dead_units(structure, {} if masks is None else _checked(masks, structure))
     return _Counter(structure).left(roots_of(structure, dead))
 
 
@@ -99,7 +100,7 @@ def within(
         Masks as from `compute_mask`.
 
     Raises:
-        TypeError: if a budget is not an int.
+        TypeError: if a budget is not an int, or `structure` is not what `structure()` returns.
         ValueError: if not exactly one budget is given, or even the smallest cut has no room in it.
 
     >>> net = nn.Sequential(nn.Linear(2, 30), nn.ReLU(), nn.Linear(30, 1))
@@ -108,6 +109,7 @@ def within(
     >>> count(found, masks)
     Count(parameters=49, macs=36)
     """
+    _refuse_other(structure)
     which, budget = _budget(parameters, macs)
     groups = structure.groups(p=2, mean=True) if groups is None else groups
     counter, units = _Counter(structure), sum(each.units for each in structure.sets)
@@ -116,6 +118,7 @@ def within(
         masks: Any = compute_mask(scores, keep=keep, groups=groups, least=least)
         return masks, getattr(counter.left(roots_of(structure, dead_units(structure, masks))), which)
 
+    cut(units)  # compute_mask refuses what is wrong with the scores, the groups and `least`
     low, high = _floors(structure, least), units
     best, size = cut(low)
     if size > budget:
@@ -147,3 +150,23 @@ def _floors(structure: Structure, least: Any) -> int:
     """How many units stay in all at least."""
     floors = least if isinstance(least, Mapping) else dict.fromkeys(structure.names, least or 0)
     return sum(min(each.units, max(int(floors.get(d.name, 0)) for d in each.dims)) for each in structure.sets)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def _refuse_other(structure: Any) -> None:
+    if not isinstance(structure, Structure):
+        raise TypeError(f"`structure` must be what structure(model, inputs) returns, got {type(structure).__name__}.")
+
+
+def _checked(masks: Any, structure: Structure) -> Mapping[str, Tensor]:
+    """Masks of parameters of the structure; of tied ones by the first name."""
+    _read.known_names(_read.tensors(masks, "masks"), structure.parameters, "masks", "structure")
+    for name, mask in masks.items():
+        shape, place = tuple(structure.parameters[name]), _read.place(name, "masks")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"{place} must be bool (True = kept), got {mask.dtype}. For example mask > 0.5.")
+        if tuple(mask.shape) != shape or mask.is_meta:
+            raise ValueError(f"{place} must be of shape {shape}, got {tuple(mask.shape)} on {mask.device}.")
+    return dict(masks)

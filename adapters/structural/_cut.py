@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from masklib.masking import masked
 
-from ._capture import tensors
+from ._capture import copied, tensors
 from ._sets import Set
 from ._structure import Structure
 
@@ -61,7 +60,7 @@ def smaller(model: nn.Module, masks: Mapping[str, Tensor], kept: Mapping[str, Ma
         for name, tensor in tensors(model):
             if id(tensor) not in memo:
                 memo[id(tensor)] = _new(tensor, masks.get(name), kept.get(name, {}))
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)
 
 
 def _new(tensor: Tensor, mask: Tensor | None, kept: Mapping[int, Tensor]) -> Tensor:

@@ -141,6 +141,8 @@ def _dead(masks: Any, structure: Structure) -> list[Tensor]:
         raise ValueError("`structure` has no experts that can be removed. structure.explain() says why.")
     _read.known_names(_read.mapping(masks, "masks"), experts, "masks", "structure.experts")
     for path, mask in masks.items():
+        if mask.is_meta:
+            raise ValueError(f"{_read.place(path, 'masks')} must have values, got a mask on the meta device.")
         if mask.dtype != torch.bool or mask.shape != (experts[path].units,):
             raise (TypeError if mask.dtype != torch.bool else ValueError)(
                 f"{_read.place(path, 'masks')} must be bool (True = kept) of shape ({experts[path].units},), got "

@@ -37,9 +37,9 @@ def shrink_optimizer(
         An optimizer of the same class and options, of the parameters of `small`.
 
     Raises:
-        TypeError: if `optimizer` is no optimizer, or an argument is not what `shrink` takes.
-        ValueError: if it has a parameter that the model lacks, or state of another shape than the parameter's, as
-            Adafactor and LBFGS have.
+        TypeError: if `optimizer` is no optimizer, `small` no module, or an argument is not what `shrink` takes.
+        ValueError: if `small` has not the shapes that these masks leave, or `optimizer` a parameter that the model
+            lacks, or state of another shape than the parameter's, as Adafactor and LBFGS have.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> found, adam = structure(net, (torch.ones(1, 2),)), torch.optim.Adam(net.parameters())
@@ -54,14 +54,15 @@ def shrink_optimizer(
     names = _names(optimizer, model)
     shapes = {name: param.shape for name, param in model.named_parameters()}
     places = kept_places(structure, dead_units(structure, kept), shapes | _buffers(model))
+    news = _news(small, shapes, places)
     _refuse_state(optimizer, names, places)
-    memo: dict[int, Any] = {id(p): small.get_parameter(name) for name, p in model.named_parameters()}
+    memo: dict[int, Any] = {id(p): news[name] for name, p in model.named_parameters()}
     for param, state in optimizer.state.items():
+        name = names[id(param)]
         for value in state.values():
-            if isinstance(value, Tensor) and value.shape == param.shape and names[id(param)] in places:
-                name = names[id(param)]
+            if isinstance(value, Tensor) and value.shape == param.shape:
                 whole = masked(value.detach(), kept[name]) if name in kept else value.detach()
-                memo[id(value)] = sliced(whole, places[name])
+                memo[id(value)] = sliced(whole, places.get(name, {}))
     return copy.deepcopy(optimizer, memo)
 
 
@@ -86,12 +87,31 @@ def _names(optimizer: Any, model: nn.Module) -> dict[int, str]:
     return names
 
 
+def _news(small: Any, shapes: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The parameters of the smaller model, which are the model's, cut."""
+    if not isinstance(small, nn.Module):
+        raise TypeError(f"`small` must be what shrink(model, masks, structure) returned, got {type(small).__name__}.")
+    news: dict[str, Tensor] = dict(small.named_parameters(remove_duplicate=False))
+    for name, shape in shapes.items():
+        cut = places.get(name, {})
+        expected = tuple(len(cut[i]) if i in cut else n for i, n in enumerate(shape))
+        got = tuple(news[name].shape) if name in news else "no such parameter"
+        if got != expected:
+            raise ValueError(
+                f"`small` must be what shrink(model, masks, structure) returned with these masks: {name!r} must have "
+                f"shape {expected}, got {got}."
+            )
+    return news
+
+
 def _refuse_state(optimizer: Optimizer, names: Mapping[int, str], places: Mapping[str, Any]) -> None:
-    """Refuse state that does not lie as the parameter that is cut."""
+    """Refuse state that does not lie as the parameter that is cut, or that spans others, as that of LBFGS does."""
     for param, state in optimizer.state.items():
-        for key, value in state.items() if names[id(param)] in places else ():
+        cut = names[id(param)] in places
+        for key, value in state.items():
             flat = isinstance(value, Tensor) and (value.dim() == 0 or value.shape == param.shape)
-            if not (flat or value is None or isinstance(value, (int, float))):
+            own = isinstance(value, Tensor) and value.numel() <= param.numel() and not cut
+            if not (flat or own or value is None or isinstance(value, (int, float))):
                 raise ValueError(
                     f"the state {key!r} of {names[id(param)]!r} in {type(optimizer).__name__} does not have its "
                     "shape, so that it cannot be cut with it. Make the optimizer of small.parameters() anew."

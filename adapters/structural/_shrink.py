@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from masklib import _read
 from masklib.masking import apply
 
-from ._capture import first_names, tensors
+from ._capture import first_names, refuse_lazy, tensors
 from ._cut import dead_units, kept_places, roots_of, smaller
 from ._fold import epsilons, folded, readings
 from ._same import Under, difference
@@ -108,6 +108,7 @@ def read_all(model: Any, masks: Any, structure: Any) -> tuple[dict[str, Tensor],
     _read.mapping(masks, "masks")
     if any(t.is_meta for _, t in tensors(model)):
         raise ValueError("`model` must have values to be cut, got one on the meta device. Load its weights first.")
+    refuse_lazy(model)
     params, first = dict(model.named_parameters(remove_duplicate=False)), first_names(model)
     _read.known_names(_read.tensors(masks, "masks"), params, "masks", "params")
     for name, mask in masks.items():

@@ -12,7 +12,7 @@ from torch import nn
 from masklib import _read
 from masklib.groups._norm import norm
 
-from ._capture import capture, first_names, tensors
+from ._capture import capture, first_names, refuse_lazy, tensors
 from ._choose import best_walk
 from ._sets import Fixed, Set, fixed_of, sets_of
 from ._units import Units
@@ -128,7 +128,7 @@ class Structure:
         """
         routed = (d.name for s in self.experts.values() for d in s.dims)
         known = dict.fromkeys([*self.shapes, *routed, *(f.name for f in self.fixed)])
-        if name is not None and name not in known:
+        if name is not None and not (isinstance(name, str) and name in known):
             raise ValueError(f"`name` must be one of {list(known)}, got {name!r}.")
         found = [(s, str(s)) for s in self.sets] + [(s, _chosen(str(s))) for s in self.experts.values()]
         lines = [line for s, line in found if name is None or any(d.name == name for d in s.dims + s.buffers)]
@@ -186,6 +186,7 @@ def structure(model: nn.Module, example_inputs: Any) -> Structure:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a module, got {type(model).__name__}. For example structure(model, (x,)).")
+    refuse_lazy(model)
     first = first_names(model)
     shapes = {n: (tuple(t.shape), _labelled(t)) for n, t in tensors(model) if first[n] == n}
     captured, uses = capture(model, example_inputs), uses_of(model, example_inputs)

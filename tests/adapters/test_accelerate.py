@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -50,6 +51,10 @@ def net():
     torch.manual_seed(0)
     layers = [sparse(nn.Linear(32, 48)), nn.ReLU(), sparse(nn.Linear(48, 32)), nn.ReLU(), nn.Linear(32, 4)]
     return nn.Sequential(*layers), (torch.randn(5, 32),)
+
+
+def state_of(model, inputs):
+    return accelerate(model, inputs, timer=FAST)[0].state_dict()
 
 
 # ---- the forms compute what the dense layer computes ----------------------------------------------------------------
@@ -360,6 +365,9 @@ def test_forms_that_are_too_full_are_not_made():
         (TypeError, "`timer` must be a function", lambda m, x: accelerate(m, x, timer=3)),
         (ValueError, "`timer` must give seconds for each of", lambda m, x: accelerate(m, x, timer=lambda calls: {})),
         (TypeError, "must be seconds", lambda m, x: accelerate(m, x, timer=lambda calls: dict.fromkeys(calls))),
+        (ValueError, "'0.weight' has none yet", lambda m, x: accelerate(nn.Sequential(nn.LazyLinear(2)), x)),
+        (ValueError, "torch.jit has compiled it", lambda m, x: accelerate(torch.jit.trace(m, x), x)),
+        (ValueError, "must hold the order", lambda m, x: restore(m, state_of(m, x) | {"0._extra_state": "first"})),
         (TypeError, "`state` must be a mapping", lambda m, x: restore(m, 3)),
         (ValueError, "has no layer 'zzz'", lambda m, x: restore(m, {"zzz.crow_indices": x[0]})),
         (ValueError, "`state` must be of this model", lambda m, x: restore(m, {"0.weight": x[0]})),
@@ -369,3 +377,42 @@ def test_bad_calls(error, message, call):
     model, inputs = net()
     with pytest.raises(error, match=re.escape(message)):
         call(model, inputs)
+
+
+class Autocast(nn.Sequential):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x)
+
+
+def test_layers_that_run_only_within_their_model_are_left_out_and_told():
+    layers, inputs = net()
+    fast, table = accelerate(Autocast(*layers), inputs, timer=FAST)
+    assert table.left_out["2"].startswith("it does not run by itself on what it is given")
+    assert torch.equal(fast(*inputs), Autocast(*layers)(*inputs))
+
+
+@dataclass
+class Output:
+    held: torch.Tensor
+
+
+class OfItsClass(nn.Sequential):
+    """A model that asks its layer what it is, and returns what no tree of torch's knows."""
+
+    def forward(self, x):
+        return Output(super().forward(x) * (1 if isinstance(self[0], nn.Linear) else 2))
+
+
+def test_outputs_of_any_class_are_compared():
+    layers, inputs = net()
+    fast, table = accelerate(OfItsClass(*layers), inputs, timer=FAST)
+    assert {layer.form for layer in table.layers.values()} == {"dense", "csr @ x.T"}
+    assert torch.allclose(fast(*inputs).held, layers(*inputs), atol=1e-6)
+
+
+def test_inputs_that_the_model_writes_into_stay_as_they_are():
+    inputs = (torch.randn(5, 8) - 1,)
+    before = inputs[0].clone()
+    accelerate(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 2)), inputs, timer=FAST)
+    assert torch.equal(inputs[0], before)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -328,9 +330,54 @@ class Twice(Stack):
         (ValueError, "`masks` must keep '0', which makes (3, 6)", lambda m: drop(SHAPES, {"0": NO}, (X,))),
         (TypeError, "`example_inputs` must be a tuple", lambda m: drop(m, {"blocks.0": NO}, X)),
         (ValueError, "does not run on these `example_inputs`", lambda m: drop(m, {"blocks.0": NO}, (X.T,))),
+        (ValueError, "must have a value", lambda m: drop(m, {"blocks.0": NO.to("meta")}, (X,))),
+        (ValueError, "has none yet", lambda m: drop(nn.Sequential(nn.LazyLinear(4), nn.ReLU()), {"1": NO}, (X,))),
         (ValueError, "must have values", lambda m: drop(copy.deepcopy(m).to("meta"), {"blocks.0": NO}, (X,))),
     ],
 )
 def test_bad_calls(error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(stack(0.1, 0.2))
+
+
+@dataclass
+class Output:
+    """What no tree of torch's knows."""
+
+    held: Any
+
+
+class Counted(Stack):
+    """Blocks whose places count, in an output of any kind."""
+
+    def __init__(self, wrap):
+        super().__init__(*(Residual(6) for _ in range(3)))
+        self.wrap = wrap
+
+    def forward(self, x):
+        x = self.stem(x)
+        for i, block in enumerate(self.blocks):
+            x = (i + 1) * block(x)
+        return self.wrap(x)
+
+
+WRAPS = {
+    "an object": Output,
+    "objects in objects": lambda x: Output({"a": [Output(x)]}),
+    "a number": lambda x: Output(float(x.detach().sum())),
+    "beside the lowest number": lambda x: x.masked_fill(torch.arange(6) < 3, torch.finfo(x.dtype).min),
+    "nothing": lambda x: "text",
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_no_output_hides_a_difference(wrap):
+    with pytest.raises(ValueError, match="the outputs differ by|nothing can be compared"):
+        drop(Counted(wrap), {"blocks.0": NO}, (X,))
+
+
+def test_objects_that_are_alike_are_no_difference():
+    model = stack(0.1, 0.2)
+    model.register_forward_hook(lambda module, inputs, output: Output(output))
+    small = drop(model, {"blocks.1": NO}, (X,))
+    assert torch.equal(small(X).held, model.blocks[0](model.stem(X)))

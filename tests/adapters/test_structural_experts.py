@@ -270,6 +270,8 @@ def test_wrong_calls_say_what_to_do():
         drop_experts(model, {"": mask[:5]}, sets)
     with pytest.raises(TypeError, match="must be bool"):
         drop_experts(model, {"": mask.float()}, sets)
+    with pytest.raises(ValueError, match="meta device"):
+        drop_experts(model, {"": mask.to("meta")}, sets)
     with pytest.raises(TypeError, match="mapping"):
         drop_experts(model, mask, sets)
     with pytest.raises(ValueError, match="leave no expert"):
