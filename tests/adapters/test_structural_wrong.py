@@ -64,7 +64,7 @@ def test_the_wrong_thing_is_told(name):
 
 
 @pytest.mark.parametrize(
-    "error, message, call",
+    ("error", "message", "call"),
     [
         (ValueError, "`masks` of '0.bias' must be of shape (4,)", lambda m, f: count(f, {"0.bias": torch.ones(3) > 0})),
         (TypeError, "`masks` of '0.bias' must be bool", lambda m, f: count(f, {"0.bias": torch.ones(4)})),
@@ -104,7 +104,8 @@ def test_state_of_what_is_masked_and_not_cut_is_masked():
     state = shrink_optimizer(_cut()["optimizer"], model, small, masks=masks, structure=found).state[small[2].bias]
     old = _cut()["optimizer"].state[model[2].bias]
     for key in ("exp_avg", "exp_avg_sq"):
-        assert old[key].all() and torch.equal(state[key], old[key] * torch.tensor([1.0, 0.0]))
+        assert old[key].all()
+        assert torch.equal(state[key], old[key] * torch.tensor([1.0, 0.0]))
 
 
 def test_state_that_spans_parameters_is_refused_whichever_holds_it():
