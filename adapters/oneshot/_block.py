@@ -131,6 +131,7 @@ def _carry_on(
 
 def carry_on(block: nn.Module, states: States, calls: list[Call], device: torch.device | None) -> None:
     """Put what comes out of a block into the states, in the place of what goes into it."""
+    torch.clear_autocast_cache()  # an outer autocast keeps the weights that it has cast, and these have changed
     for i, call in enumerate(calls):
         state = states[i]
         states[i] = _run(block, state, call, device).to(state.device)

@@ -123,6 +123,7 @@ def _as_it_was(sites: Mapping[str, Site]) -> Iterator[None]:
         with torch.no_grad():
             for name, site in sites.items():
                 site.param.copy_(before[name])
+        torch.clear_autocast_cache()
         raise
 
 

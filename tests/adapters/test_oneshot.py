@@ -507,3 +507,18 @@ def test_a_model_in_inference_mode_is_pruned_as_ever():
     with torch.inference_mode():
         oneshot.prune(model, batches, oneshot.wanda(), sparsity=0.5)
     assert all(torch.equal(t, expected.state_dict()[n]) for n, t in model.state_dict().items())
+
+
+def test_under_autocast_the_pruned_weights_carry_on():
+    """Autocast keeps what it has cast of a parameter, and does not see that it changed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(3)))
+    twin, batch = copy.deepcopy(model), torch.randn(256, 64)
+    plain = oneshot.prune(twin, [batch], oneshot.sparsegpt(), sparsity=0.7)
+    with torch.autocast("cpu", torch.bfloat16):
+        pruned = oneshot.prune(model, [batch], oneshot.sparsegpt(), sparsity=0.7)
+        inside = model(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inside, model(batch))
+    for name, layer in plain.layers.items():
+        assert pruned.layers[name].error == pytest.approx(layer.error, rel=0.05)
