@@ -91,9 +91,12 @@ def _windows(value: Any) -> Iterable[Any]:
     return value
 
 
+_INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+
+
 def _ids(window: Any, argument: str = "windows") -> Tensor:
     """A window as (batch, length)."""
-    if not isinstance(window, Tensor) or window.is_floating_point() or window.dtype == torch.bool:
+    if not isinstance(window, Tensor) or window.dtype not in _INTEGERS:
         kind = window.dtype if isinstance(window, Tensor) else type(window).__name__
         raise TypeError(f"`{argument}` must hold tensors of token ids, got {kind}. For example ids.split(512).")
     ids = window[None] if window.dim() == 1 else window

@@ -100,7 +100,16 @@ def test_a_sparse_convolution_is_the_dense_one(seed, kernel, stride, dilation, p
     torch.testing.assert_close(SparseConv(line, rows_first=rows_first)(x[..., 0]), line(x[..., 0]))
 
 
-@pytest.mark.parametrize("name", [*zoo.PLAIN, *zoo.LANGUAGE])
+LAYERS_OF_ITS_OWN = ("falcon", "falcon_groups")  # a subclass of Linear with another forward
+
+
+@pytest.mark.parametrize("name", LAYERS_OF_ITS_OWN)
+def test_layers_of_another_class_are_not_taken_for_torchs(name):
+    with pytest.raises(ValueError, match="FalconLinear has no sparse form"):
+        accelerate(*zoo.build(name), timer=ROWS)
+
+
+@pytest.mark.parametrize("name", [n for n in (*zoo.PLAIN, *zoo.LANGUAGE) if n not in LAYERS_OF_ITS_OWN])
 def test_families_compute_the_same_with_all_their_layers_replaced(name):
     model, inputs = zoo.build(name)
     for parameter in model.parameters():
