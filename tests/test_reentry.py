@@ -122,6 +122,7 @@ def stress(ml, signals=True, finalizers=True, threads=2, forks=True):
         nested(todo, min(until, time.monotonic() + 0.5), finalizers)
         if forks:
             children.append(in_child(todo[0]))
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: a handler under way sets the timer again
     signal.setitimer(signal.ITIMER_REAL, 0)
     for worker in workers:
         worker.join()

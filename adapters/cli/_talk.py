@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 FAILED, BAD_CALL, INTERRUPTED = 1, 2, 130
 _WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off
@@ -51,6 +52,8 @@ def talking(app: Any, arguments: Sequence[str] | None) -> int:
         return _nobody_reads()
     except (ValueError, TypeError, IndexError, OSError) as error:
         return failed(f"masklib: {getattr(error, 'strerror', None) or error}")
+    except _Ended as ended:
+        return _leave(ended.number)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # which newer versions of typer return
@@ -72,8 +75,25 @@ def _as_a_process() -> None:
                 signal.signal(number, _ended)
 
 
+class _Ended(SystemExit):
+    """A signal has ended the process."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
 def _ended(number: int, _: Any) -> None:
-    raise SystemExit(128 + number)
+    raise _Ended(number)
+
+
+def _leave(number: int) -> NoReturn:
+    """Clean up and end at once: threads of torch that are at work abort an interpreter that shuts down."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(128 + number)
 
 
 def _said(error: Any, command: Any) -> str:
