@@ -20,33 +20,32 @@ from ..oneshot._asked import Asked, asked
 from ..oneshot._streaming import outlier_shares, stream
 from ..report._table import percent, rich_table
 from ._language import read_text, refuse_foreign, refuse_long, skeleton, windows
-from ._talk import console
+from ._methods import Choice
+from ._rules import chosen_rule
+from ._talk import BadCall, console
 from ._walk import Walk
 
 
-def prune_folder(
+def prune_blocks(
     source: Path,
-    target: str,
-    rule: oneshot.Rule,
-    number: dict[str, Any],
-    budget: float | None,
-    calibration: Path,
+    target: str | None,
+    choice: Choice,
     walk: Walk,
     names: list[str] | None,
     masks: Path | None,
+    dry_run: bool,
     as_json: bool,
-) -> None:
-    """Prune a folder, and say what became of it.
-
-    Args:
-        rule, number: how each weight is pruned.
-        budget: the sparsity that is shared out by outliers; None for the same of each weight.
-        calibration, walk: the text, and the other options of these methods.
-        names, masks: those of the command.
-        as_json: whether the report is printed on stdout too.
-    """
+) -> int:
+    """Prune a folder block by block, and say what became of it; the arguments are the command's."""
+    rule, number = chosen_rule(choice)
+    if dry_run:
+        raise BadCall(f"`--dry-run` says nothing to `--method {choice.method}`, which runs the pruned model")
+    if walk.calibration is None:
+        raise BadCall(f"`--method {choice.method}` needs a text: give --calibration FILE")
+    if target is None:
+        raise BadCall("TARGET is missing")
     work = _work(folder_target(target), walk.resume)
-    text = read_text(calibration, "--calibration")
+    text = read_text(walk.calibration, "--calibration")
     model, tokenizer = skeleton(source)
     length = walk.length or 2048
     refuse_long(length, model.config)
@@ -57,12 +56,14 @@ def prune_folder(
     alive = None if masks is None else load_masks(masks).masks
     with _progress() as tell:
         call = asked(model, batches, rule, numbers, alive, None, None, not walk.go_on, walk.device, tell)
+        budget = None if choice.budget is None else choice.sparsity
         call = _shared_out(_named(call, names), budget, source, model, work)
         with _kept(work):
             report = stream(source, target, model, call, walk.save_masks, work)
     _show(report, target)
     if as_json:
         print(json.dumps(_plain(report), indent=2))
+    return 0
 
 
 # ---- before ---------------------------------------------------------------------------------------------------------

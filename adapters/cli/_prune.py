@@ -15,7 +15,7 @@ from ..report._table import percent, rich_table
 from ._methods import BUDGETS, METHODS, RULES, Choice, chosen, refuse_unknown
 from ._options import number
 from ._talk import BadCall, console
-from ._walk import Walk, prune_blocks, refuse_walk
+from ._walk import Walk, refuse_walk
 
 INF = float("inf")
 _METHODS = "; ".join(f"{name}: {kind.help}" for name, kind in METHODS.items())
@@ -82,6 +82,8 @@ def prune(
     choice = Choice(method, sparsity, keep, of, per_layer, per_row, budget, {"n": n, "dim": dim, "key": key})
     walk = Walk(calibration, samples, length, save_masks, device, go_on, resume)
     if method in RULES:
+        from ._blocks import prune_blocks
+
         return prune_blocks(source, target, choice, walk, names, masks, dry_run, as_json)
     refuse_unknown(method)
     refuse_walk(walk, method)

@@ -93,7 +93,7 @@ class _Watch:
             stack.callback(handle.remove)
             stack.callback(block.register_forward_hook(_bound(self._after, name)).remove)
             if self.stands_in:
-                stack.callback(_restore, block, vars(block).get("forward"))
+                stack.callback(restore, block, vars(block).get("forward"))
                 block.forward = partial(self._stand_in, block.forward)
         return stack
 
@@ -148,7 +148,8 @@ def _bound(hook: Any, name: str) -> Any:
     return lambda *given: hook(name, *given)
 
 
-def _restore(block: nn.Module, forward: Any) -> None:
+def restore(block: nn.Module, forward: Any) -> None:
+    """Give a block its forward back: one of its own, or that of its class."""
     vars(block).pop("forward")
     if forward is not None:
         block.forward = forward

@@ -16,7 +16,7 @@ from masklib.scores import InputNorms, add_input_norms
 from .._module.values import a_module
 from ._asked import batches_of, sites_of
 from ._blocks import blocks_of, quiet, refuse_empty, run
-from ._capture import split
+from ._capture import restore, split
 from ._sites import Site, Watch
 
 Sums = dict[tuple[str, int], InputNorms]  # by the name of a weight, and which of its matrices
@@ -168,7 +168,7 @@ def _in_pieces(blocks: Mapping[str, nn.Module]) -> Iterator[None]:
         stack.callback(next(iter(blocks.values())).register_forward_pre_hook(_with_grad, with_kwargs=True).remove)
         for block in blocks.values():
             own = vars(block).get("forward")
-            stack.callback(_restore, block, own)
+            stack.callback(restore, block, own)
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         yield
 
@@ -176,12 +176,6 @@ def _in_pieces(blocks: Mapping[str, nn.Module]) -> Iterator[None]:
 def _with_grad(block: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
     state, call = split(type(block).__name__, args, kwargs)
     return (state.detach().requires_grad_(), *call.args), call.kwargs
-
-
-def _restore(block: nn.Module, forward: Any) -> None:
-    vars(block).pop("forward")
-    if forward is not None:
-        block.forward = forward
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, Protocol
 from zlib import crc32
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Place(Protocol):
@@ -31,6 +31,19 @@ class Place(Protocol):
 
     def told(self) -> str:
         """What tells these weights from others."""
+
+
+@contextmanager
+def moved(tensors: Iterable[Tensor], device: torch.device | None) -> Iterator[None]:
+    """Tensors on a device, and back where each was; None for where they are."""
+    homes = [] if device is None else [(tensor, tensor.device) for tensor in tensors]
+    try:
+        for tensor, _ in homes:
+            tensor.data = tensor.data.to(device)
+        yield
+    finally:
+        for tensor, home in homes:
+            tensor.data = tensor.data.to(home)
 
 
 class Held:
@@ -61,14 +74,8 @@ class Held:
     def block(self, name: str) -> Iterator[None]:
         """Move the block to the device, and back."""
         block = self._model.get_submodule(name)
-        homes = [] if self._device is None else [(t, t.device) for t in chain(block.parameters(), block.buffers())]
-        try:
-            for tensor, _ in homes:
-                tensor.data = tensor.data.to(self._device)
+        with moved(chain(block.parameters(), block.buffers()), self._device):
             yield
-        finally:
-            for tensor, home in homes:
-                tensor.data = tensor.data.to(home)
 
     def told(self) -> str:
         """A sum over the bits of all weights."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..files._checkpoint import Checkpoint
+from ._places import moved
 
 _BUILD = "with accelerate.init_empty_weights(): model = AutoModelForCausalLM.from_config(config); model.tie_weights()"
 
@@ -74,15 +75,11 @@ class Stored:
         """Read a block."""
         values = self._read((n for n in self._empty if _block_of(n, [name])), self._device)
         buffers = [b for b in self._model.get_submodule(name).buffers() if not b.is_meta]
-        homes = [(b, b.device) for b in buffers if self._device is not None]
         self._put(values)
         try:
-            for buffer, _ in homes:
-                buffer.data = buffer.data.to(self._device)
-            yield
+            with moved(buffers, self._device):
+                yield
         finally:
-            for buffer, home in homes:
-                buffer.data = buffer.data.to(home)
             self._put({n: self._empty[n] for n in values})
 
     def told(self) -> str:

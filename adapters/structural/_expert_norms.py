@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from masklib import scores
 
+from ..oneshot._asked import batches_of
 from ..oneshot._blocks import quiet, run
 from ._experts import of_experts
 from ._shrink import read_all
@@ -99,9 +100,4 @@ def _routing(path: str, given: list[Any]) -> tuple[Tensor, Tensor]:
 def _refuse(batches: Any, structure: Structure) -> list[Any]:
     if not structure.experts:
         raise ValueError("`structure` has no experts. structure.explain() says why.")
-    if isinstance(batches, (Tensor, Mapping, str)) or not isinstance(batches, Iterable):
-        raise TypeError(f"`batches` must be an iterable of batches, got {type(batches).__name__}. For example [batch].")
-    data = list(batches)
-    if not data:
-        raise ValueError("`batches` must hold a batch at least, got none. For example [{'input_ids': ids}].")
-    return data
+    return batches_of(batches)
