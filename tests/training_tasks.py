@@ -51,6 +51,22 @@ OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
 }
+EVERY = {
+    "SGD plain": lambda p: torch.optim.SGD(p, lr=0.1),
+    "SGD nesterov foreach": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, foreach=True),
+    "Adam fused": lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.1, fused=True),
+    "AdamW amsgrad": lambda p: torch.optim.AdamW(p, lr=0.02, amsgrad=True),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.02),
+    "RAdam": lambda p: torch.optim.RAdam(p, lr=0.02),
+    "Adamax": lambda p: torch.optim.Adamax(p, lr=0.02),
+    "Adadelta": lambda p: torch.optim.Adadelta(p),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1, initial_accumulator_value=0.1),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.02, momentum=0.9, centered=True),
+    "Rprop": lambda p: torch.optim.Rprop(p, lr=0.02),
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.1),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.02),
+    **OPTIMIZERS,
+}
 
 
 def train(model, optimizer, steps, *, before=lambda: None, after=lambda step: None):
@@ -61,3 +77,14 @@ def train(model, optimizer, steps, *, before=lambda: None, after=lambda step: No
         before()
         optimizer.step()
         after(step)
+
+
+def state_of(optimizer, param):
+    return [v for v in optimizer.state[param].values() if torch.is_tensor(v) and v.shape == param.shape]
+
+
+def assert_zero(pruning, optimizer, with_state=True):
+    params = dict(pruning.model.named_parameters())
+    for name, mask in pruning.masks.items():
+        for tensor in (params[name], *(state_of(optimizer, params[name]) if with_state else ())):
+            assert not tensor[~mask].any()

@@ -40,6 +40,16 @@ def gemma3():
     return t.Gemma3ForCausalLM(config), _tokens()
 
 
+def mistral():
+    config, t = _language("Mistral", **_LLAMA, sliding_window=4)
+    return t.MistralForCausalLM(config), _tokens()
+
+
+def phi():
+    config, t = _language("Phi", **_LLAMA)
+    return t.PhiForCausalLM(config), _tokens()
+
+
 def mixture(kind, **more):
     """Experts by batched products, since grouped ones are not for float64."""
     config, t = _language(kind, **_LLAMA, num_experts_per_tok=2, **more)
@@ -166,4 +176,5 @@ def convnext():
 
 
 _DECODERS = (llama, qwen3, gemma3, mixtral, qwen3moe, gpt2, opt, phi3, falcon, falcon_groups, bloom, neox)
+WALKED = {f.__name__: f for f in (mistral, phi)}  # for walks alone: they are cut as llama is
 LANGUAGE = {f.__name__: f for f in (*_DECODERS, bert, vit, t5, whisper, convnext)}

@@ -13,10 +13,10 @@ from functools import partial
 
 import pytest
 import torch
+from commands import run
 from safetensors.torch import load_file, save_file
 
 import masklib as ml
-from masklib.adapters import cli
 from masklib.adapters.files import prune_checkpoint, save_masks
 
 
@@ -30,15 +30,6 @@ def folder(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(text, capsys):
-    """The exit status, stdout and stderr of a command."""
-    try:
-        status = cli.main(text.split())
-    except SystemExit as stopped:
-        status = stopped.code
-    return (status, *capsys.readouterr())
 
 
 MAGNITUDES = ml.scores.magnitude

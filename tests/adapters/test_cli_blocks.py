@@ -11,9 +11,10 @@ import time
 
 import pytest
 import torch
+from commands import run
 
 import masklib as ml
-from masklib.adapters import cli, oneshot
+from masklib.adapters import oneshot
 from masklib.adapters.files import load_masks, save_masks
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -44,14 +45,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(text, capsys):
-    try:
-        status = cli.main(text.split())
-    except SystemExit as stopped:
-        status = stopped.code
-    return (status, *capsys.readouterr())
 
 
 def loaded(path):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections import defaultdict
-from functools import partial
 
 import pytest
 import torch
 import zoo_language
 from torch import nn
 from torch.nn import functional
+from walked_models import MODELS, model_and_batches, small
 
 import masklib as ml
 from masklib.adapters import oneshot, weights
@@ -34,39 +33,6 @@ def masked(weight, mask):
 
 def norms(x):
     return ml.scores.add_input_norms(None, x)
-
-
-def extra(kind, **sizes):
-    config, t = zoo_language._language(kind, **sizes)
-    return getattr(t, f"{kind}ForCausalLM")(config), zoo_language._tokens()
-
-
-LLAMA = zoo_language._LLAMA
-BLOOM = {"hidden_size": 16, "n_layer": 2, "n_head": 4, "hidden_dropout": 0.0, "attention_dropout": 0.0}
-EXPERTS = LLAMA | {"num_experts_per_tok": 2}
-MODELS = {
-    **zoo_language.LANGUAGE,
-    "mistral": partial(extra, "Mistral", **LLAMA, sliding_window=4),
-    "phi": partial(extra, "Phi", **LLAMA),
-    "bloom": partial(extra, "Bloom", **BLOOM, bos_token_id=1, eos_token_id=1),
-    "mixtral": partial(extra, "Mixtral", **EXPERTS, num_local_experts=3),
-    "qwen3_moe": partial(
-        extra, "Qwen3Moe", **EXPERTS, head_dim=4, num_experts=3, moe_intermediate_size=8, mlp_only_layers=[]
-    ),
-}
-del MODELS["t5"]  # has two stacks: see below
-del MODELS["convnext"]  # convolutions have a reference of their own
-
-
-def model_and_batches(name):
-    torch.manual_seed(0)
-    model, first = MODELS[name]()
-    batches = [first] + [{n: t.roll(1 + i, -1) + 0 for n, t in first.items()} for i in range(3)]
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.3) if p.dim() > 1 else None
-    model = model.double().eval()
-    wide = [{n: t.double() if t.is_floating_point() else t for n, t in b.items()} for b in batches]
-    return model, wide
 
 
 def blocks_of(model):
@@ -241,11 +207,6 @@ def test_parts_of_the_data_are_the_whole():
 # ---- numbers, names, masks ------------------------------------------------------------------------------------------
 
 
-def small():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), [torch.randn(20, 4)]
-
-
 def test_numbers_by_name_and_masks_that_are_there():
     model, batches = small()
     alive = {"0.weight": torch.rand(8, 4) < 0.7}
@@ -318,145 +279,7 @@ def test_the_model_is_as_it_was_but_for_its_weights():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-# ---- what is refused, and what is said ------------------------------------------------------------------------------
-
-
-class Unused(nn.Module):
-    """A block with a layer that is not called, and one that sees NaN."""
-
-    def __init__(self):
-        super().__init__()
-        self.used, self.idle, self.ill = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
-
-    def forward(self, x):
-        return self.used(x) + 0 * self.ill(x * float("nan")).nan_to_num()
-
-
-def unused():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 4), Unused())
-
-
-def test_what_cannot_be_pruned_is_named_and_nothing_is_changed():
-    for rule, message in ((oneshot.wanda(), "'1.idle.weight' cannot be pruned: it saw no inputs"),):
-        model = unused()
-        before = copy.deepcopy(model.state_dict())
-        with pytest.raises(ValueError, match=re.escape(message)):
-            oneshot.prune(model, [torch.randn(9, 4)], rule, amount=0.5)
-        torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"'1.ill.weight' cannot be pruned: .* not finite"):
-        oneshot.prune(model, [torch.randn(9, 4)], oneshot.admm(), amount=0.5, names=["0.weight", "1.ill.weight"])
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-
-
-def test_the_rest_goes_on_as_asked():
-    model = unused()
-    before = copy.deepcopy(model.state_dict())
-    pruned = oneshot.prune(model, [torch.randn(9, 4)], oneshot.sparsegpt(), amount=0.5, strict=False)
-    assert set(pruned.masks) == {"0.weight", "1.used.weight"}
-    assert pruned.left_out["1.idle.weight"].startswith("it saw no inputs")
-    assert "not finite" in pruned.left_out["1.ill.weight"]
-    assert torch.equal(model[1].ill.weight, before["1.ill.weight"])
-
-
-def test_experts_without_tokens_are_said():
-    model, batches = model_and_batches("mixtral")
-    with torch.no_grad():
-        for layer in model.model.layers:
-            layer.mlp.gate.weight.zero_()
-            layer.mlp.gate.register_forward_hook(lambda m, a, out: nowhere(out))
-    with pytest.raises(ValueError, match=r"experts \[2\] saw no inputs"):
-        oneshot.prune(model, batches, oneshot.wanda(), amount=0.5)
-    pruned = oneshot.prune(model, batches, oneshot.wanda(), amount=0.5, strict=False)
-    assert any("experts [2]" in why for why in pruned.left_out.values())
-
-
-def nowhere(out):
-    """The first two experts for every token."""
-    index = torch.zeros_like(out[-1]) + torch.arange(out[-1].shape[-1])
-    return (*out[:-1], index)
-
-
-RULE = oneshot.wanda()
-
-
-def own(model, batches, solve):
-    rule = oneshot.Rule(RULE.add, lambda weight, state, alive, **number: solve(weight))
-    oneshot.prune(model, batches, rule, keep=1)
-
-
-BAD = [
-    (TypeError, "`model` must be", lambda m, b: oneshot.prune(None, b, oneshot.wanda(), amount=1)),
-    (TypeError, "`batches` must be an iterable", lambda m, b: oneshot.prune(m, b[0], oneshot.wanda(), amount=1)),
-    (ValueError, "`batches` must hold a batch", lambda m, b: oneshot.prune(m, [], oneshot.wanda(), amount=1)),
-    (TypeError, "`rule` must be", lambda m, b: oneshot.prune(m, b, oneshot.wanda, amount=1)),
-    (TypeError, "`rule` must be", lambda m, b: oneshot.prune(m, b, "wanda", amount=1)),
-    (TypeError, "exactly one", lambda m, b: oneshot.prune(m, b, oneshot.wanda())),
-    (
-        ValueError,
-        "`names` must be weights in the blocks",
-        lambda m, b: oneshot.prune(m, b, oneshot.wanda(), keep=1, names=["x"]),
-    ),
-    (TypeError, "`names` must be a list", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), keep=1, names="0.weight")),
-    (ValueError, "`blocks` must name modules", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), keep=1, blocks=["7"])),
-    (ValueError, "`blocks` must follow", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), keep=1, blocks=["0", "2"])),
-    (ValueError, "`blocks` must be named", lambda m, b: oneshot.prune(nn.Linear(4, 4), b, oneshot.wanda(), keep=1)),
-    (
-        ValueError,
-        "`sparsity` must have exactly the names",
-        lambda m, b: oneshot.prune(m, b, oneshot.wanda(), sparsity={"0.weight": 0.5}),
-    ),
-    (
-        ValueError,
-        "`default_masks` has names",
-        lambda m, b: oneshot.prune(m, b, oneshot.wanda(), keep=1, default_masks={"x": b[0] > 0}),
-    ),
-    (
-        ValueError,
-        "'0.weight' cannot be pruned: `amount` must be",
-        lambda m, b: oneshot.prune(m, b, oneshot.wanda(), amount=99),
-    ),
-    (ValueError, "`device` must be one that computes", lambda m, b: oneshot.prune(m, b, RULE, keep=1, device="meta")),
-    (
-        ValueError,
-        "`model` must have its values",
-        lambda m, b: oneshot.prune(copy.deepcopy(m).to("meta"), b, RULE, keep=1),
-    ),
-    (
-        ValueError,
-        "`batches` must hold what Sequential can be run on, such as ids of its own tokens of shape (batch, length), "
-        "got float32 (2, 3): ",
-        lambda m, b: oneshot.prune(m, [torch.ones(2, 3)], RULE, keep=1),
-    ),
-    (
-        TypeError,
-        "'0.weight' cannot be pruned: `rule.solve` must give (weight, mask), got Tensor",
-        lambda m, b: own(m, b, lambda w: w),
-    ),
-    (TypeError, "`rule.solve` must give (weight, mask), got NoneType", lambda m, b: own(m, b, lambda w: None)),
-    (
-        ValueError,
-        "`rule.solve` must give a weight and a mask of shape",
-        lambda m, b: own(m, b, lambda w: (w, w[:1] > 0)),
-    ),
-    (
-        ValueError,
-        "`rule.solve` must give a weight and a mask of shape",
-        lambda m, b: own(m, b, lambda w: (w[:1], w > 0)),
-    ),
-    (TypeError, "`rule.solve` must give a mask of bool", lambda m, b: own(m, b, lambda w: (w, w))),
-    (ValueError, "`rule.solve` gave a weight that is not finite", lambda m, b: own(m, b, lambda w: (w / 0, w > 0))),
-    (TypeError, "`strict` must be a bool", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), amount=1, strict="no")),
-]
-
-
-@pytest.mark.parametrize(("error", "message", "call"), BAD)
-def test_bad_calls(error, message, call):
-    model, batches = small()
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(error, match=re.escape(message)):
-        call(model, batches)
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+# ---- products, modes -------------------------------------------------------------------------------------------------
 
 
 class ByHand(nn.Linear):
