@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from masklib import _read
 
+from .._module.same import difference, gap
+from .._module.trial import call, copied, first_line, quiet, tensors, twin
 from .._module.values import a_module
-from ..structural._capture import call, copied, first_line, quiet, tensors, twin
-from ..structural._same import difference, gap
 from ._forms import alive, forms_of, no_layer
 from ._layers import matrix_of
 from ._race import race

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from masklib import _read
 
+from .._module.trial import copied
 from .._module.values import a_module
-from ..structural._capture import copied
 from ._forms import as_sparse, no_layer
 from ._replace import replaced
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..structural._capture import first_line, quiet
+from .._module.trial import first_line, quiet
 
 
 class _Key(NamedTuple):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from masklib import _read
 
+from .._module.blocks import first_of
+from .._module.same import difference
+from .._module.trial import call, copied, first_line, tensors, twin
 from .._module.values import a_module
-from ..oneshot._blocks import first_of
 from ..oneshot._capture import split
-from ..structural._capture import call, copied, first_line, tensors, twin
-from ..structural._same import difference
 from ._config import follow
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from masklib import _read, scores
 
+from .._module.blocks import batches_of, blocks_of, evaluating, first_of, run
 from .._module.values import a_module
-from ..oneshot._asked import batches_of
-from ..oneshot._blocks import blocks_of, first_of, quiet, run
 from ..oneshot._capture import split
 from ._runs import Runs
 
@@ -68,7 +67,7 @@ def measure(
     if not 1 <= count <= len(parts):
         raise ValueError(f"`length` must be from 1 to the {len(parts)} blocks, got {count}. For example length=1.")
     watch = _Watch(list(parts), count, last, add)
-    with quiet(model), ExitStack() as stack:
+    with evaluating(model), ExitStack() as stack:
         for name, block in parts.items():
             stack.callback(block.register_forward_hook(partial(watch.after, name), with_kwargs=True).remove)
             hook = block.register_forward_pre_hook(partial(watch.before, name), with_kwargs=True)

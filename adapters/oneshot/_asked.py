@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from masklib import _read
 from masklib._amounts import how_many
 
+from .._module.blocks import batches_of, blocks_of, listed
 from .._module.weights import skipped, weights
-from ._blocks import blocks_of, listed
 from ._rules import Rule
 from ._sites import Site, site_of
 
@@ -81,16 +81,6 @@ def _refuse_others(rule: Any, strict: Any) -> None:
         raise TypeError(f"`rule` must be a Rule with functions `add` and `solve`, got {rule!r}. For example wanda().")
     if not isinstance(strict, bool):
         raise TypeError(f"`strict` must be a bool, got {strict!r}. For example strict=False.")
-
-
-def batches_of(value: Any) -> list[Any]:
-    """Read batches."""
-    if isinstance(value, (Tensor, Mapping, str)) or not isinstance(value, Iterable):
-        raise TypeError(f"`batches` must be an iterable of batches, got {type(value).__name__}. For example [batch].")
-    batches = list(value)
-    if not batches:
-        raise ValueError("`batches` must hold a batch at least, got none. For example [{'input_ids': ids}].")
-    return batches
 
 
 def sites_of(

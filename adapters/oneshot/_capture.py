@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ._blocks import first_of, run
+from .._module.blocks import first_of, run
 from ._places import Place
 from ._states import States
 

@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from masklib.scores import InputNorms, add_input_norms
 
+from .._module.blocks import batches_of, blocks_of, evaluating, refuse_empty, run
 from .._module.values import a_module
-from ._asked import batches_of, sites_of
-from ._blocks import blocks_of, quiet, refuse_empty, run
+from ._asked import sites_of
 from ._capture import restore, split
 from ._sites import Site, Watch
 
@@ -71,7 +71,7 @@ def measure(
     sites, _ = sites_of(model, parts, names)
     inputs: Sums = {}
     grads: Sums = {}
-    with quiet(model):
+    with evaluating(model):
         if loss is None:
             with Watch(sites.values(), partial(_add, inputs)):
                 for batch in data:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._module.blocks import evaluating, refuse_empty, run
 from .._module.values import a_module
-from ._blocks import quiet, refuse_empty, run
 
 
 def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
@@ -42,7 +42,7 @@ def perplexity(model: nn.Module, windows: Iterable[Tensor]) -> float:
     a_module(model, "model")
     refuse_empty(model)
     total, count = 0.0, 0
-    with torch.no_grad(), quiet(model):
+    with torch.no_grad(), evaluating(model):
         for window in map(_ids, _windows(windows)):
             logits = _logits(run(model, {"input_ids": window}, "windows"))
             _refuse_others(window, logits, "windows")

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .._module.blocks import evaluating, refuse_empty
 from .._module.values import a_module
 from ._asked import Asked, Progress, asked
 from ._block import carry_on, prune_block
-from ._blocks import quiet, refuse_empty
 from ._capture import Call, capture
 from ._places import Held, Place
 from ._report import Pruned
@@ -130,7 +130,7 @@ def _as_it_was(sites: Mapping[str, Site]) -> Iterator[None]:
 def walk(model: nn.Module, call: Asked, place: Place, record: Record, states: States) -> Pruned:
     """Prune block after block; the masks are those of a model in memory alone."""
     found = Pruned({}, {}, dict(call.left_out))
-    with quiet(model):
+    with evaluating(model):
         calls = capture(model, call.blocks, call.batches, states, place)
         for index, name in enumerate(call.blocks):
             with place.block(name):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from masklib.masking import masked
 
-from ._capture import copied, tensors
+from .._module.trial import copied, tensors
 from ._sets import Set
 from ._structure import Structure
 

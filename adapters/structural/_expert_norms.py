@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from masklib import scores
 
-from ..oneshot._asked import batches_of
-from ..oneshot._blocks import quiet, run
+from .._module.blocks import batches_of, evaluating, run
 from ._experts import of_experts
 from ._shrink import read_all
 from ._structure import Structure
@@ -46,7 +45,7 @@ def expert_norms(model: nn.Module, batches: Iterable[Any], structure: Structure)
     owners = {path: _owner(model, structure, path) for path in structure.experts}
     states: dict[str, Any] = dict.fromkeys(owners)
     with ExitStack() as stack:
-        stack.enter_context(quiet(model))
+        stack.enter_context(evaluating(model))
         for path, owner in owners.items():
             hook = partial(_add, states, path, structure.experts[path].units)
             stack.callback(owner.register_forward_pre_hook(hook, with_kwargs=True).remove)

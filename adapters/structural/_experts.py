@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from masklib import _read
 
-from ._capture import tensors
+from .._module.same import Under, difference
+from .._module.trial import tensors
 from ._cut import kept_places, roots_of, smaller
-from ._same import Under, difference
 from ._settings import Cut, follow_config
 from ._shrink import fitted, read_all
 from ._sizes import Change, changes, known_numbers, left, sizes_after

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ._capture import first_line, quiet, tensors
+from .._module.trial import first_line, quiet, tensors
 
 
 class Cut(NamedTuple):

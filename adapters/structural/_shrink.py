@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from masklib import _read
 from masklib.masking import apply
 
-from ._capture import first_names, refuse_lazy, tensors
+from .._module.same import Under, difference
+from .._module.trial import refuse_lazy, tensors
+from ._capture import first_names
 from ._cut import dead_units, kept_places, roots_of, smaller
 from ._fold import epsilons, folded, readings
-from ._same import Under, difference
 from ._settings import Cut, follow_config
 from ._sizes import Change, changes, known_numbers, set_all, sizes_after, tries
 from ._structure import Structure

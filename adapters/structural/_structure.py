@@ -12,7 +12,8 @@ from torch import nn
 from masklib import _read
 from masklib.groups._norm import norm
 
-from ._capture import capture, first_names, refuse_lazy, tensors
+from .._module.trial import refuse_lazy, tensors
+from ._capture import capture, first_names
 from ._choose import best_walk
 from ._sets import Fixed, Set, fixed_of, sets_of
 from ._units import Units

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ._capture import call, first_line, quiet, traced
+from .._module.trial import call, first_line, quiet
+from ._capture import traced
 from ._told import Told, let_tell
 
 # A call of an operator: the module whose code calls, the operator, and the how-manieth call of it there.

@@ -1,8 +1,8 @@
-"""The blocks of a model, and how it is run."""
+"""The blocks of a model, and how it is run on batches."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,16 @@ def first_of(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
+def batches_of(value: Any) -> list[Any]:
+    """Read batches."""
+    if isinstance(value, (Tensor, Mapping, str)) or not isinstance(value, Iterable):
+        raise TypeError(f"`batches` must be an iterable of batches, got {type(value).__name__}. For example [batch].")
+    batches = list(value)
+    if not batches:
+        raise ValueError("`batches` must hold a batch at least, got none. For example [{'input_ids': ids}].")
+    return batches
+
+
 def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:
     """Call the model on a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
     args = batch if isinstance(batch, (tuple, list)) else () if isinstance(batch, Mapping) else (batch,)
@@ -93,7 +103,7 @@ def refuse_empty(model: nn.Module) -> None:
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation without gradients and caches, and experts one by one; all as before afterwards."""
     modes = {module: module.training for module in model.modules()}
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}

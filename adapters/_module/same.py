@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ._capture import call, first_line, quiet, twin
+from .trial import call, first_line, quiet, twin
 
 # Relative to the largest output: what sums in another order may differ by, over some tens of layers. Models of float64
 # may compute norms in float32 all the same: 2e-7 in Gemma-3. Others of the tests differ by at most 2e-15.
