@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,23 @@ def batches_of(value: Any) -> list[Any]:
     if not batches:
         raise ValueError("`batches` must hold a batch at least, got none. For example [{'input_ids': ids}].")
     return batches
+
+
+class Call(NamedTuple):
+    """What a block is called with in one batch, but for the hidden state, which stands first."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
+    """The hidden state apart from the rest."""
+    if args and isinstance(args[0], Tensor):
+        return args[0], Call(tuple(args[1:]), dict(kwargs))
+    state = kwargs.get("hidden_states")
+    if not isinstance(state, Tensor):
+        raise ValueError(f"{name!r} must be called with a tensor first, or as `hidden_states`. Pass other blocks=.")
+    return state, Call(tuple(args), {n: v for n, v in kwargs.items() if n != "hidden_states"})
 
 
 def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:

@@ -45,6 +45,12 @@ def refuse_lazy(model: nn.Module) -> None:
             raise ValueError(f"`model` must have shapes, but {name!r} has none yet. Run the model on an input first.")
 
 
+def refuse_meta(model: nn.Module) -> None:
+    """Refuse a model that cannot be run."""
+    if any(tensor.is_meta for _, tensor in tensors(model)):
+        raise ValueError("`model` must have values, got one on the meta device. Load its weights first.")
+
+
 def call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Example inputs as positional and keyword arguments, copied: a model may write into what it is given."""
     if isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs):

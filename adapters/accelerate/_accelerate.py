@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from masklib import _read
 
 from .._module.same import difference, gap
-from .._module.trial import call, copied, first_line, quiet, tensors, twin
+from .._module.trial import call, copied, first_line, quiet, refuse_meta, twin
 from .._module.values import a_module
 from ._forms import alive, forms_of, no_layer
 from ._layers import matrix_of
@@ -243,8 +243,7 @@ def _calls(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> di
 
 def _refuse_others(model: Any, margin: Any, timer: Any) -> None:
     a_module(model, "model")
-    if any(t.is_meta for _, t in tensors(model)):
-        raise ValueError("`model` must have values, got one on the meta device. Load its weights first.")
+    refuse_meta(model)
     factor = _read.real(margin, "margin", "a number", "margin=1.1")
     if not 1 <= factor < float("inf"):
         raise ValueError(f"`margin` must be 1 or more (how many times as fast), got {margin}. For example margin=1.1.")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._module.weights import is_conv1d
+
 # torch says once in a process that its sparse tensors are in beta, where the first is made. Whoever loads one of these
 # layers has not asked for that.
 with warnings.catch_warnings():
@@ -184,7 +186,7 @@ class SparseConv(SparseLinear):
 def matrix_of(layer: Any) -> Tensor:
     """The weight of a layer as (out, in); `Conv1D` of transformers holds (in, out)."""
     weight = layer.weight.detach()
-    return weight.T if hasattr(layer, "nf") else weight.flatten(1)
+    return weight.T if is_conv1d(layer) else weight.flatten(1)
 
 
 def _compressed(matrix: Tensor, block: int | None) -> tuple[Tensor, Tensor, Tensor]:

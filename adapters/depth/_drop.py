@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from masklib import _read
 
-from .._module.blocks import first_of
+from .._module.blocks import first_of, split
 from .._module.same import difference
-from .._module.trial import call, copied, first_line, tensors, twin
+from .._module.trial import call, copied, first_line, refuse_meta, twin
 from .._module.values import a_module
-from ..oneshot._capture import split
 from ._config import follow
 
 
@@ -51,8 +50,7 @@ def drop(model: nn.Module, masks: Mapping[str, Tensor], example_inputs: Any) -> 
     Reference: Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers", 2024.
     """
     a_module(model, "model")
-    if any(t.is_meta for _, t in tensors(model)):
-        raise ValueError("`model` must have values, got one on the meta device. Load its weights first.")
+    refuse_meta(model)
     dropped = _dropped(model, masks)
     small = copied(model)
     for path, gone in dropped.items():

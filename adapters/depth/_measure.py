@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from masklib import _read, scores
 
-from .._module.blocks import batches_of, blocks_of, evaluating, first_of, run
+from .._module.blocks import batches_of, blocks_of, evaluating, first_of, run, split
 from .._module.values import a_module
-from ..oneshot._capture import split
 from ._runs import Runs
 
 

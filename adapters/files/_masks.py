@@ -16,6 +16,7 @@ from torch import Tensor
 import masklib
 from masklib import _read
 
+from .._module.values import check_values
 from ._atomic import whole_file
 from ._bits import Bytes, ones, pack, packed_shape, padding_is_zero, rows_and_columns, unpack
 from ._header import Header, opened, read_exactly, read_header, unchanged
@@ -143,8 +144,7 @@ def _checked(masks: Any) -> dict[str, Tensor]:
                 f"{where} must be a whole tensor, got a DTensor. Save it with torch.distributed.checkpoint, "
                 "which keeps it sharded, or pass .full_tensor(), on every rank."
             )
-        if mask.is_meta:
-            raise ValueError(f"{where} must have values, got a tensor on the meta device. Load it first.")
+        check_values(mask, where)
     _read.masks(entries, entries, "masks", "masks")
     return entries
 

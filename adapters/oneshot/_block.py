@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .._module.blocks import first_of
+from .._module.blocks import Call, first_of
 from ._asked import Asked
-from ._capture import Call
 from ._report import Layer, Pruned
 from ._rules import Rule
 from ._sites import Site, Watch

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .._module.blocks import first_of, run
+from .._module.blocks import Call, first_of, run, split
 from ._places import Place
 from ._states import States
-
-
-class Call(NamedTuple):
-    """What a block is called with in one batch, but for the hidden state, which stands first."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
 
 Calls = dict[str, list[Call]]  # of each block, batch by batch
 
@@ -181,13 +173,3 @@ def _refuse_dependent(model: nn.Module, blocks: Mapping[str, nn.Module], batch: 
 
 def _is_equal(a: Tensor, b: Any) -> bool:
     return isinstance(b, Tensor) and a.shape == b.shape and torch.allclose(a, b, 0, 0, equal_nan=True)
-
-
-def split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
-    """The hidden state apart from the rest."""
-    if args and isinstance(args[0], Tensor):
-        return args[0], Call(tuple(args[1:]), dict(kwargs))
-    state = kwargs.get("hidden_states")
-    if not isinstance(state, Tensor):
-        raise ValueError(f"{name!r} must be called with a tensor first, or as `hidden_states`. Pass other blocks=.")
-    return state, Call(tuple(args), {n: v for n, v in kwargs.items() if n != "hidden_states"})

@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from masklib.scores import InputNorms, add_input_norms
 
-from .._module.blocks import batches_of, blocks_of, evaluating, refuse_empty, run
+from .._module.blocks import batches_of, blocks_of, evaluating, refuse_empty, run, split
 from .._module.values import a_module
 from ._asked import sites_of
-from ._capture import restore, split
+from ._capture import restore
 from ._sites import Site, Watch
 
 Sums = dict[tuple[str, int], InputNorms]  # by the name of a weight, and which of its matrices

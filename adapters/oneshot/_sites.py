@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from .._module.weights import is_conv1d
+
 
 class Site(NamedTuple):
     """A parameter whose entries are one matrix (out, in), or one for each expert or group."""
@@ -40,7 +42,7 @@ def site_of(name: str, owner: nn.Module, param: Tensor) -> Site:
     if param.dim() == 3:
         return Site(name, param, param.shape[0])
     if param.dim() == 2 and not isinstance(owner, nn.Embedding):
-        return Site(name, param, 1, transposed=hasattr(owner, "nf"))
+        return Site(name, param, 1, transposed=is_conv1d(owner))
     raise ValueError(f"of {type(owner).__name__}, whose inputs are no rows of numbers")
 
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .._module.blocks import evaluating, refuse_empty
+from .._module.blocks import Call, evaluating, refuse_empty
 from .._module.values import a_module
 from ._asked import Asked, Progress, asked
 from ._block import carry_on, prune_block
-from ._capture import Call, capture
+from ._capture import capture
 from ._places import Held, Place
 from ._report import Pruned
 from ._rules import Rule

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from masklib import _read
 
+from .._module.values import check_values
+
 MOST = 1_000_000  # of what is drawn one by one
 
 
@@ -36,8 +38,7 @@ def count(value: Any, argument: str, example: str) -> int:
 def has_values(name: str, tensor: Tensor, argument: str) -> None:
     """Refuse what cannot be drawn."""
     _read.is_whole(tensor, _read.place(name, argument))
-    if tensor.is_meta:
-        raise ValueError(f"{_read.place(name, argument)} must have values, got a tensor on the meta device. Load it.")
+    check_values(tensor, _read.place(name, argument))
 
 
 def ink(ax: Axes) -> LinearSegmentedColormap:

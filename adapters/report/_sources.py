@@ -13,6 +13,7 @@ from masklib import _read
 from .._module import state
 from .._module.parametrized import masks_in, originals
 from .._module.sites import dotted, plain_names, pruned_names
+from .._module.values import check_values
 from .._module.weights import skipped, weights
 from ..training import Pruning
 from ._notes import lost, not_honoured
@@ -64,8 +65,7 @@ def whole(name: str, tensor: Any) -> Tensor:
     where = _read.place(name, "pruned")
     _read.is_dense(tensor, name, "pruned")
     _read.is_whole(tensor, where)
-    if tensor.is_meta:
-        raise ValueError(f"{where} must have values, got a tensor on the meta device. Load it first.")
+    check_values(tensor, where)
     return tensor.detach()
 
 

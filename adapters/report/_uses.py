@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
+
+from .._module.blocks import evaluating
+from .._module.weights import is_conv1d
 
 Counter = Callable[[Any, Any, Any], dict[str, int]]  # of a layer, what it was given, and what it returned
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -21,10 +23,9 @@ def uses(model: nn.Module, inputs: Sequence[Any]) -> dict[str, int]:
         for prefix, owner in model.named_modules()
         if _counter_of(owner) is not None
     ]
-    training = [(m, m.training) for m in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()(*inputs)
+        with evaluating(model):
+            model(*inputs)
     except Exception as error:
         raise ValueError(
             f"`inputs` must be the positional arguments of a call of the model, which raised {type(error).__name__}: "
@@ -33,8 +34,6 @@ def uses(model: nn.Module, inputs: Sequence[Any]) -> dict[str, int]:
     finally:
         for handle in handles:
             handle.remove()
-        for owner, was in training:
-            owner.training = was
     return counts
 
 
@@ -57,7 +56,7 @@ def _counter_of(owner: nn.Module) -> Counter | None:
         ((nn.Embedding, nn.EmbeddingBag), lambda m, x, y: {"weight": 0}),
         (nn.MultiheadAttention, _of_attention),
     ]
-    if type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"):  # of transformers
+    if is_conv1d(owner):
         return lambda m, x, y: {"weight": y.numel() // m.nf}
     return next((counter for kind, counter in kinds if isinstance(owner, kind)), None)
 

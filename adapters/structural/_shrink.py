@@ -12,7 +12,7 @@ from masklib import _read
 from masklib.masking import apply
 
 from .._module.same import Under, difference
-from .._module.trial import refuse_lazy, tensors
+from .._module.trial import refuse_lazy, refuse_meta, tensors
 from ._capture import first_names
 from ._cut import dead_units, kept_places, roots_of, smaller
 from ._fold import epsilons, folded, readings
@@ -107,8 +107,7 @@ def read_all(model: Any, masks: Any, structure: Any) -> tuple[dict[str, Tensor],
             f"`structure` must be what structure(model, example_inputs) returns, got {type(structure).__name__}."
         )
     _read.mapping(masks, "masks")
-    if any(t.is_meta for _, t in tensors(model)):
-        raise ValueError("`model` must have values to be cut, got one on the meta device. Load its weights first.")
+    refuse_meta(model)
     refuse_lazy(model)
     params, first = dict(model.named_parameters(remove_duplicate=False)), first_names(model)
     _read.known_names(_read.tensors(masks, "masks"), params, "masks", "params")

@@ -263,7 +263,7 @@ BAD = [
     (ValueError, "`inputs` must be the positional arguments of a call", lambda: report(net(), inputs=(X, X))),
     (TypeError, "`pruned` of 'w' must be a torch.Tensor", lambda: report({"w": 3})),
     (TypeError, "must be keyed by names", lambda: report({3: W["w"]})),
-    (ValueError, "must have values, got a tensor on the meta device", lambda: report(nn.Linear(2, 2, device="meta"))),
+    (ValueError, "has no values yet: it is on the meta device", lambda: report(nn.Linear(2, 2, device="meta"))),
     (ValueError, "`masks` has names that `pruned` lacks: ['x']", lambda: report(nn.Linear(2, 2), masks={"x": W["w"]})),
     (TypeError, "must be bool", lambda: report(nn.Linear(2, 2), masks={"weight": W["w"]})),
     (ValueError, "must have the shape", lambda: report(nn.Linear(2, 3), masks={"weight": W["w"] > 0})),

@@ -262,7 +262,7 @@ BAD = [
     (ValueError, "is a path out of its folder", {"masks": {"../x": MASKS["nine"]}}),
     (ValueError, "has a control character", {"masks": {"a\0": MASKS["nine"]}}),
     (ValueError, "which has half of a character alone", {"masks": {"\ud800": MASKS["nine"]}}),
-    (ValueError, "`masks` of 'w' must have values", {"masks": {"w": MASKS["nine"].to("meta")}}),
+    (ValueError, "`masks` of 'w' has no values yet", {"masks": {"w": MASKS["nine"].to("meta")}}),
     (
         TypeError,
         "a DTensor. Save it with torch.distributed.checkpoint",
