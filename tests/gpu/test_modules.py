@@ -16,6 +16,7 @@ from masklib.adapters import parametrize
 from masklib.adapters.checkpoint import load_pruned, to_dense
 from masklib.adapters.report import report
 
+pytestmark = pytest.mark.filterwarnings("ignore:TensorFloat32")  # what torch.compile recommends
 HALF = partial(ml.l1_unstructured, amount=0.5)
 
 

@@ -13,6 +13,7 @@ import masklib as ml
 from masklib.adapters import parametrize
 from masklib.adapters.training import attach
 
+pytestmark = pytest.mark.filterwarnings("ignore:TensorFloat32")  # what torch.compile recommends
 HALF = partial(ml.layerwise(ml.l1_unstructured), amount=0.5)
 DENSE = ("straight through", "sr-ste")  # updates whose dead weights go on learning
 
