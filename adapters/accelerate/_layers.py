@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from .._module.weights import is_conv1d
 
-# torch says once in a process that its sparse tensors are in beta, where the first is made. Whoever loads one of these
-# layers has not asked for that.
+# torch says once in a process that its sparse tensors are in beta, where the first is made; torch 2.11 also says then
+# that it does not check them. Whoever loads one of these layers has not asked for that.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    torch.zeros(1, 1).to_sparse_csr()
+    torch.sparse_csr_tensor([0, 0], [], torch.zeros(0), (1, 1), check_invariants=False)
 
 _PARTS = ("crow_indices", "col_indices", "values")
 
