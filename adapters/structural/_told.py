@@ -47,8 +47,9 @@ def _computed(name: str) -> Callable[[Told, Any], Any]:
 
     def method(self: Told, other: Any) -> Any:
         value = compute(self, other)
-        names = self.names | getattr(other, "names", frozenset())
-        return told(value, names, False) if type(value) is int else value
+        if type(value) is not int:  # of a tensor, say, whose `names` are something else
+            return value
+        return told(value, self.names | getattr(other, "names", frozenset()), False)
 
     return method
 

@@ -40,6 +40,15 @@ def parts(net, x):
     return first * x[:, : net.many] + both
 
 
+class Named:
+    """Of which a number takes the sum, and whose names are none of ours, as those of a tensor are before torch 2.13."""
+
+    names = (None, None)
+
+    def __radd__(self, number):
+        return number
+
+
 def images(*layers):
     return nn.Sequential(nn.Conv2d(3, 8, 1), *layers), (torch.randn(3, 3, 8, 8),)
 
@@ -99,6 +108,7 @@ CUT = {
     "a norm of a difference": lambda: net(lambda n, x: n.o(n.n(n.i(x) - n.i(x).relu() * 2)), n=nn.RMSNorm(6)),
     "a norm with an epsilon": lambda: net(lambda n, x: n.o(n.n(n.i(x) + F.silu(n.i(x)))), n=nn.RMSNorm(6, eps=0.5)),
     "a dict with a number": lambda: net(lambda n, x: {"y": n.o(torch.relu(n.i(x))), "n": 3}),
+    "a number beside what has names": lambda: net(lambda n, x: n.o(torch.relu(n.i(x))) * (n.many + Named())),
     "noise": lambda: net(lambda n, x: n.o(torch.relu(n.i(x))) + torch.rand(1)),
     "pruned already": pruned,
     "a buffer that counts": counted,
