@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from masklib.groups._plan import folded
 from masklib.methods import compute_mask
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
+from masklib.selection import direct
 from masklib.surgery._blocks import refuse_others
 from masklib.surgery._factors import cholesky, curvature
 from masklib.surgery._statistics import damping_of, given, pair
@@ -110,40 +111,63 @@ def _admm(
     wide = torch.promote_types(torch.promote_types(weight.dtype, total.dtype), torch.float32)
     place, given = _read.place(name, "statistics"), None if alive is None else {name: alive}
     with no_autocast(weight):
-        sizes = _sizes(total.detach().to(wide))
-        curved = curvature(total.detach().to(wide) / (sizes[:, None] * sizes), damping, count, place)
+        sizes, lowers = _factors(total.detach().to(wide), count, ramp, damping, place)
         dense = weight.detach().to(wide).masked_fill(total.diagonal() == 0, 0) * sizes
         both, mask = _rounds(
-            dense, curved, ramp, lambda b: compute_mask({name: b.abs()}, given, groups=groups, **numbers)[name]
+            dense, lowers, ramp, lambda sizes: compute_mask({name: sizes}, given, groups=groups, **numbers)[name]
         )
         kept = mask.to(wide).mul_(both).div_(sizes).add_(0.0)  # no -0.0; and faster than to branch on a mask
         return kept.to(weight.dtype), mask
 
 
-def _rounds(dense: Tensor, curved: Tensor, ramp: Ramp, choose: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """V + U after the last round, and its mask, which stays as it is for the last quarter of the rounds."""
-    both, mask, lower, factored = dense, dense, dense, 0.0
-    for i, (rho, share, relaxed) in enumerate(ramp):
-        if i < len(ramp) - len(ramp) // 4:
-            mask = choose(both)
+def _factors(total: Tensor, count: int, ramp: Ramp, damping: float, place: str) -> tuple[Tensor, Iterator[Tensor]]:
+    """The sizes of the features, and of each round the lower factor of the curvature and the penalty."""
+    sizes = _sizes(total)
+    return sizes, _lowers(curvature((total / sizes).div_(sizes[:, None]), damping, count, place), ramp)
+
+
+def _lowers(curved: Tensor, ramp: Ramp) -> Iterator[Tensor]:
+    """One after the other, in the same memory; that of a penalty that stays is not made again."""
+    raised, lower, factored = torch.empty_like(curved), curved, 0.0
+    for rho, *_ in ramp:
         if rho != factored:
-            lower, factored = _factor(curved, rho), rho
-        both = _round(dense, both, mask, lower, rho, share, relaxed)
+            raised.copy_(curved).diagonal(dim1=-2, dim2=-1).add_(rho)
+            lower, factored = cholesky(raised)[0], rho
+        yield lower
+
+
+def _rounds(
+    dense: Tensor, lowers: Iterable[Tensor], ramp: Ramp, choose: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """V + U after the last round, and its mask, which stays as it is for the last quarter of the rounds."""
+    both, mask = dense, dense
+    spare = [torch.empty_like(dense) for _ in range(3)] if direct(dense) else [None] * 3
+    for i, ((rho, share, relaxed), lower) in enumerate(zip(ramp, lowers)):
+        if i < len(ramp) - len(ramp) // 4:
+            mask = choose(torch.abs(both, out=spare[1 + i % 2]))
+        both = _round(dense, both, mask, lower, rho, share, relaxed, spare[0], spare[1 + i % 2])
     return both, mask
 
 
 def _round(
-    dense: Tensor, both: Tensor, mask: Tensor, lower: Tensor, rho: float, share: float, relaxed: float
+    dense: Tensor,
+    both: Tensor,
+    mask: Tensor,
+    lower: Tensor,
+    rho: float,
+    share: float,
+    relaxed: float,
+    sparse: Tensor | None,
+    spare: Tensor | None,
 ) -> Tensor:
     """The next B = V + U, of which alone a round is made: Z = mask * B, and U = B - Z.
 
-    Products, as to branch on a mask takes five times as long. The sum with what was solved starts from V0: solutions
-    lie column by column, and with them in place all else would be read across, in a fifth more time.
+    Products, as to branch on a mask takes five times as long; and all in the same memory, if it is given.
     """
-    sparse = mask.to(dense.dtype).mul_(both)
-    half = torch.sub(sparse, both, alpha=0.5).sub_(dense, alpha=0.5)
-    step = torch.add(dense, _solve(half, lower), alpha=2 * rho).mul_(relaxed)
-    return step.add_(both, alpha=share).add_(sparse, alpha=1 - relaxed - share)
+    sparse = torch.mul(both, mask, out=sparse)
+    half = torch.sub(sparse, both, alpha=0.5, out=spare).sub_(dense, alpha=0.5)
+    step = _solve(half, lower, None if spare is None else spare.mT).mul_(2 * rho * relaxed)
+    return step.add_(dense, alpha=relaxed).add_(both, alpha=share).add_(sparse, alpha=1 - relaxed - share)
 
 
 def _sizes(total: Tensor) -> Tensor:
@@ -152,16 +176,13 @@ def _sizes(total: Tensor) -> Tensor:
     return torch.where(diagonal > 0, diagonal, 1).sqrt()
 
 
-def _factor(curved: Tensor, rho: float) -> Tensor:
-    raised = curved.clone()
-    raised.diagonal(dim1=-2, dim2=-1).add_(rho)
-    return cholesky(raised)[0]
+def _solve(values: Tensor, lower: Tensor, out: Tensor | None) -> Tensor:
+    """values (lower lower^T)^-1, by two triangular solves: as fast as a product with the inverse, which is not made.
 
-
-def _solve(values: Tensor, lower: Tensor) -> Tensor:
-    """values (lower lower^T)^-1, by two triangular solves: as fast as a product with the inverse, which is not made."""
-    half = torch.linalg.solve_triangular(lower.mT, values, upper=True, left=False)
-    return torch.linalg.solve_triangular(lower, half, upper=False, left=False)
+    Solved are the transposes, so that what comes out lies row by row, as all that it is added to.
+    """
+    half = torch.linalg.solve_triangular(lower, values.mT, upper=False, out=out)
+    return torch.linalg.solve_triangular(lower.mT, half, upper=True, out=out).mT
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
