@@ -79,6 +79,8 @@ def _device(value: Any) -> torch.device | None:
 def _refuse_others(rule: Any, strict: Any) -> None:
     if not (callable(getattr(rule, "add", None)) and callable(getattr(rule, "solve", None))):
         raise TypeError(f"`rule` must be a Rule with functions `add` and `solve`, got {rule!r}. For example wanda().")
+    if not (callable(prepare := getattr(rule, "prepare", None)) or prepare is None):
+        raise TypeError(f"`rule.prepare` must be a function or None, got {prepare!r}. For example Rule(add, solve).")
     if not isinstance(strict, bool):
         raise TypeError(f"`strict` must be a bool, got {strict!r}. For example strict=False.")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from ._rules import Rule
 from ._sites import Site, Watch
 from ._states import States
 
+Solve = Callable[..., Any]  # as the `solve` of a rule
+
 
 def prune_block(
     name: str, block: nn.Module, sites: Mapping[str, Site], asked: Asked, states: States, calls: list[Call]
@@ -23,9 +26,10 @@ def prune_block(
     """Prune the weights of a block, and put what comes out of it into the states."""
     collected = _collect(block, sites, asked, states, calls)
     dense = {n: site.param.detach().clone() for n, site in sites.items()}
-    done = Pruned({}, {}, {})
+    done, solve = Pruned({}, {}, {}), _preparing(asked.rule, collected)
     for n, site in sites.items():
-        _solve(site, *collected[n], asked, done)
+        _solve(site, *collected[n], solve, asked, done)
+    del solve  # and what it holds
     lost = _carry_on(block, sites, dense, states, calls, asked.device)
     for n, mask in done.masks.items():
         (_, counts), (wrong, whole) = collected[n], lost[n]
@@ -33,7 +37,26 @@ def prune_block(
     return done
 
 
-def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done: Pruned) -> None:
+def _preparing(rule: Rule, collected: Mapping[str, tuple[list[Any], list[int]]]) -> Solve:
+    """`rule.solve`, which is given what the rule prepares of a state that several matrices share.
+
+    Only the last is held: layers that see the same inputs follow one another, and factors are large.
+    """
+    prepare = getattr(rule, "prepare", None)
+    users = Counter(id(state) for states, _ in collected.values() for state in states)
+    last: list[Any] = [None, None]
+
+    def solve(weight: Tensor, state: Any, alive: Tensor | None, **number: Any) -> Any:
+        if prepare is None or users[id(state)] == 1:
+            return rule.solve(weight, state, alive, **number)
+        if last[0] is not state:
+            last[:] = state, prepare(state)
+        return rule.solve(weight, last[1], alive, **number)
+
+    return solve
+
+
+def _solve(site: Site, states: list[Any], counts: list[int], solve: Solve, asked: Asked, done: Pruned) -> None:
     """Prune one weight, or say why it stays as it is."""
     try:
         unused = [i for i, count in enumerate(counts) if not count]
@@ -45,7 +68,7 @@ def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done:
             )
         number = {a: v[site.name] if isinstance(v, Mapping) else v for a, v in asked.numbers.items()}
         given = {argument: value for argument, value in number.items() if value is not None}
-        done.masks[site.name] = _solved(site, states, asked.rule, given, asked.masks.get(site.name))
+        done.masks[site.name] = _solved(site, states, solve, given, asked.masks.get(site.name))
     except (ValueError, TypeError, IndexError) as error:
         kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
         if asked.strict:
@@ -53,14 +76,14 @@ def _solve(site: Site, states: list[Any], counts: list[int], asked: Asked, done:
         done.left_out[site.name] = str(error)
 
 
-def _solved(site: Site, states: list[Any], rule: Rule, number: Mapping[str, Any], alive: Tensor | None) -> Tensor:
+def _solved(site: Site, states: list[Any], solve: Solve, number: Mapping[str, Any], alive: Tensor | None) -> Tensor:
     """Write the new weight, once all of its matrices are found; the mask."""
     mask, weight = torch.ones_like(site.param, dtype=torch.bool), torch.empty_like(site.param.detach())
     here = None if alive is None else alive.to(mask.device)
     live = [None] * len(states) if here is None else [part.contiguous() for part in site.matrices(here)]
     dense = [part.contiguous() for part in site.matrices(site.param.detach())]
     for matrix, state, own, new, kept in zip(dense, states, live, site.matrices(weight), site.matrices(mask)):
-        solved = rule.solve(matrix, state, own, **number)
+        solved = solve(matrix, state, own, **number)
         _refuse_odd(solved, matrix)
         new.copy_(solved[0])
         kept.copy_(solved[1])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import masklib
 from masklib import scores
+from masklib.surgery import _admm, _sparsegpt
 
 
 class Rule(NamedTuple):
@@ -19,10 +20,13 @@ class Rule(NamedTuple):
         add: `add(state, inputs) -> state`, with inputs of shape (tokens, in), and None for the first state.
         solve: `solve(weight, state, default_mask, **number) -> (weight, mask)`, with a weight of shape (out, in), a
             mask or None, and the one of `amount`, `keep` and `sparsity` that is given.
+        prepare: `prepare(state) -> state`, if there is any: of a state that several matrices share, as they saw the
+            same inputs, it is called once, and `solve` is given what it returns.
     """
 
     add: Callable[[Any, Tensor], Any]
     solve: Callable[..., tuple[Tensor, Tensor]]
+    prepare: Callable[[Any], Any] | None = None
 
 
 Score = Callable[[Tensor, Any], Tensor]
@@ -91,7 +95,8 @@ def sparsegpt(*, groups: Any = None, block: int = 128, damping: float = 0.01) ->
     >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.eye(2)), None, keep=1)[1]
     tensor([[False,  True]])
     """
-    return Rule(scores.add_hessian, partial(masklib.sparsegpt, groups=groups, block=block, damping=damping))
+    solve = partial(masklib.sparsegpt, groups=groups, block=block, damping=damping)
+    return Rule(scores.add_hessian, solve, partial(_sparsegpt.prepared, damping=damping))
 
 
 def admm(
@@ -110,10 +115,10 @@ def admm(
     >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.eye(2)), None, keep=1)[1]
     tensor([[False,  True]])
     """
-    options: dict[str, Any] = {} if penalty is None else {"penalty": penalty}
-    return Rule(
-        scores.add_hessian, partial(masklib.admm, groups=groups, relaxation=relaxation, damping=damping, **options)
-    )
+    options: dict[str, Any] = {"relaxation": relaxation, "damping": damping}
+    if penalty is not None:
+        options["penalty"] = penalty
+    return Rule(scores.add_hessian, partial(masklib.admm, groups=groups, **options), partial(_admm.prepared, **options))
 
 
 def _nothing(state: Any, inputs: Tensor) -> Any:

@@ -133,7 +133,8 @@ class OnDisk:
 
 def _call(call: Asked, place: Place) -> dict[str, Any]:
     """What tells a call from others: all that its result depends on."""
-    functions = [call.rule.add, call.rule.solve]
+    prepare = getattr(call.rule, "prepare", None)
+    functions = [call.rule.add, call.rule.solve, *([] if prepare is None else [prepare])]
     return {
         "masklib": masklib.__version__,
         "model": place.told(),

@@ -11,7 +11,7 @@ from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.selection._op import each_example
 from masklib.surgery._factors import curvature
-from masklib.surgery._statistics import damping_of, statistics_of, weights_of
+from masklib.surgery._statistics import damping_of, statistics_of, weights_of, width
 
 
 def reconstruct(weight: TensorsT, statistics: Hessian, mask: Tensors, *, damping: float = 0.01) -> TensorsT:
@@ -51,7 +51,7 @@ def reconstruct(weight: TensorsT, statistics: Hessian, mask: Tensors, *, damping
 
 def _reconstruct(name: str, weight: Tensor, state: tuple[Tensor, int], mask: Tensor, damping: float) -> Tensor:
     total, count = state
-    wide = torch.promote_types(torch.promote_types(weight.dtype, total.dtype), torch.float32)
+    wide = width(weight.dtype, total.dtype)
     with no_autocast(weight):
         mean = total.detach().to(wide) / count
         curved = curvature(mean, damping, count, _read.place(name, "statistics"))

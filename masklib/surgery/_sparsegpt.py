@@ -15,7 +15,7 @@ from masklib.scores._common import no_autocast
 from masklib.surgery._blocks import Blocks, chooser, runs
 from masklib.surgery._factors import surgeon
 from masklib.surgery._settle import Block, settle_block
-from masklib.surgery._statistics import damping_of, given, pair
+from masklib.surgery._statistics import Prepared, damping_of, given, pair, width
 
 
 def sparsegpt(
@@ -73,14 +73,27 @@ def sparsegpt(
     )
     columns, ridge = _read.integer(block, "block", "block=128"), damping_of(damping)
     blocks = {n: runs(pools, n, tuple(w.shape), columns) for n, w in weights.items()}
-    done = {n: _sparsegpt(n, w, states[n], alive[n], numbers[n], pools, blocks[n], ridge) for n, w in weights.items()}
+    made = getattr(statistics, "made", {})
+    done = {
+        n: _sparsegpt(n, w, states[n], made, alive[n], numbers[n], pools, blocks[n], ridge) for n, w in weights.items()
+    }
     return pair(weight, done)
+
+
+def prepared(statistics: Hessian, *, damping: float = 0.01) -> Prepared:
+    """Statistics with the factor that `sparsegpt` needs of them, which serves all weights of the same inputs."""
+    total, count, wide = statistics.total, statistics.count, width(statistics.total.dtype)
+    ridge = damping_of(damping)
+    with no_autocast(total):
+        factor = surgeon(total.detach().to(wide) * (2 / count), ridge, count, "`statistics`")
+    return Prepared(total, count, {(wide, ridge): factor})
 
 
 def _sparsegpt(
     name: str,
     weight: Tensor,
     state: tuple[Tensor, int],
+    made: Mapping[Any, Any],
     alive: Tensor | None,
     numbers: Mapping[str, Any],
     groups: Any,
@@ -94,10 +107,12 @@ def _sparsegpt(
         D(:, j) = W(:, j) where pruned, else -D(:, :j) R(:j, j) / R(j, j)
     """
     total, count = state
-    wide = torch.promote_types(torch.promote_types(weight.dtype, total.dtype), torch.float32)
+    wide = width(weight.dtype, total.dtype)
     curved = total.detach().to(wide) * (2 / count)
     with no_autocast(weight):
-        factor = surgeon(curved, damping, count, _read.place(name, "statistics"))
+        factor = made.get((wide, damping))
+        if factor is None:
+            factor = surgeon(curved, damping, count, _read.place(name, "statistics"))
         values = weight.detach().to(wide).masked_fill(curved.diagonal() == 0, 0)
         columns = _batched(values, alive, *numbers.values()).T.contiguous()
         choose = chooser(name, groups, numbers, columns.shape[1], blocks)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from masklib import _read
@@ -12,6 +14,19 @@ from masklib._amounts import how_many
 from masklib._names import like, named
 from masklib.groups import elements
 from masklib.scores._common import total_of
+
+
+class Prepared(NamedTuple):
+    """Statistics with what a solver makes of them for any weight: made once for several weights of the same inputs."""
+
+    total: Tensor  # (in, in)
+    count: Any  # int
+    made: Mapping[Any, Any]  # factors, by the dtype and the options that they were made with
+
+
+def width(*dtypes: torch.dtype) -> torch.dtype:
+    """What is computed in."""
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
 def given(weight: Any, statistics: Any, default_mask: Any, groups: Any, **numbers: Any) -> tuple[Any, ...]:

@@ -83,6 +83,11 @@ BAD = [
     (ValueError, "`batches` must hold a batch", lambda m, b: oneshot.prune(m, [], oneshot.wanda(), amount=1)),
     (TypeError, "`rule` must be", lambda m, b: oneshot.prune(m, b, oneshot.wanda, amount=1)),
     (TypeError, "`rule` must be", lambda m, b: oneshot.prune(m, b, "wanda", amount=1)),
+    (
+        TypeError,
+        "`rule.prepare` must be a function or None, got 3",
+        lambda m, b: oneshot.prune(m, b, oneshot.Rule(RULE.add, RULE.solve, 3), amount=1),
+    ),
     (TypeError, "exactly one", lambda m, b: oneshot.prune(m, b, oneshot.wanda())),
     (
         ValueError,
