@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, Protocol
@@ -28,6 +28,12 @@ class Place(Protocol):
 
     def block(self, name: str) -> AbstractContextManager[None]:
         """A block has values, on the device that computes."""
+
+    def packed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of the block at hand, as they are stored."""
+
+    def unpacked(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights out of what is stored, and those that are stored together with them."""
 
     def told(self) -> str:
         """What tells these weights from others."""
@@ -76,6 +82,12 @@ class Held:
         block = self._model.get_submodule(name)
         with moved(chain(block.parameters(), block.buffers()), self._device):
             yield
+
+    def packed(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights themselves."""
+        return weights
+
+    unpacked = packed
 
     def told(self) -> str:
         """A sum over the bits of all weights."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..files._checkpoint import Checkpoint
+from ._origins import Origins
 from ._places import moved
 
 _BUILD = "with accelerate.init_empty_weights(): model = AutoModelForCausalLM.from_config(config); model.tie_weights()"
@@ -32,9 +33,10 @@ class Stored:
         self, model: nn.Module, checkpoint: Checkpoint, blocks: Iterable[str], device: torch.device | None
     ) -> None:
         self._model, self._checkpoint, self._blocks, self._device = model, checkpoint, list(blocks), device
-        self._empty = _named(model)
-        self.names = _names_in(model, self._empty, checkpoint)
+        self.origins = Origins(model, checkpoint)
+        self._empty = self.origins.empty
         _refuse_shared(self._empty, self._blocks)
+        _refuse_spread(self.origins, self._blocks)
         self._values: dict[str, Tensor] = {}  # up to the first block
         self._is_behind = False
 
@@ -86,18 +88,33 @@ class Stored:
         """Which files they are, and when they were changed last."""
         return str([(str(path), header.stamp[2:]) for path, header in self._checkpoint.headers.items()])
 
+    def packed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the block at hand, as the checkpoint has them."""
+        return self.origins.packed(weights, lambda name: self._model.get_parameter(name).detach())
+
+    def unpacked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights out of what the checkpoint has in their place."""
+        return self.origins.unpacked(tensors)
+
     def _read(self, names: Iterable[str], device: torch.device | None = None) -> dict[str, Tensor]:
         """The values of parameters and buffers; those that are tied are one tensor."""
         found: dict[int, Tensor] = {}
+        read: dict[str, Tensor] = {}
         values = {}
         for name in names:
             empty = self._empty[name]
             if id(empty) not in found:
-                value = self._checkpoint[self.names[name]].to(device, empty.dtype)
-                is_parameter = isinstance(empty, nn.Parameter)
+                if name not in read:
+                    read |= self._converted(name, device)
+                value, is_parameter = read.pop(name), isinstance(empty, nn.Parameter)
                 found[id(empty)] = nn.Parameter(value, empty.requires_grad) if is_parameter else value
             values[name] = found[id(empty)]
         return values
+
+    def _converted(self, name: str, device: torch.device | None) -> dict[str, Tensor]:
+        """A tensor of the model, and those that come out of the checkpoint together with it."""
+        dtype = self._empty[name].dtype
+        return self.origins[name].there(lambda source: self._checkpoint[source].to(device, dtype))
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
@@ -107,44 +124,8 @@ class Stored:
             table[leaf] = value
 
 
-def _named(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and the buffers that are saved, by all of their names."""
-    saved = model.state_dict(keep_vars=True)
-    params = dict(model.named_parameters(remove_duplicate=False))
-    return {**params, **{n: t for n, t in saved.items() if isinstance(t, Tensor)}}
-
-
 def _block_of(name: str, blocks: Iterable[str]) -> str | None:
     return next((block for block in blocks if name.startswith(f"{block}.")), None)
-
-
-# ---- names ----------------------------------------------------------------------------------------------------------
-
-
-def _names_in(model: nn.Module, empty: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, str]:
-    """What each tensor of the model is called in the checkpoint: as it is, or without the prefix of transformers.
-
-    A tied one may be there under any of its names.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    twins: dict[int, list[str]] = {}
-    for name, tensor in empty.items():
-        twins.setdefault(id(tensor), []).append(name)
-    names, missing = {}, []
-    for name, tensor in empty.items():
-        there = [n for twin in twins[id(tensor)] for n in _spelled(twin, prefix) if n in checkpoint]
-        if there:
-            names[name] = there[0]
-        else:
-            missing.append(name)
-    _refuse_missing(model, missing, checkpoint)
-    for name, stored in names.items():
-        _refuse_unlike(name, empty[name], checkpoint.entries[stored])
-    return names
-
-
-def _spelled(name: str, prefix: str) -> list[str]:
-    return [name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")] if prefix else [name]
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
@@ -167,24 +148,6 @@ def refuse_values(model: nn.Module) -> None:
         )
 
 
-def _refuse_missing(model: nn.Module, missing: list[str], checkpoint: Checkpoint) -> None:
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"`source` must have the tensors of {type(model).__name__} under their names, and has no {missing[0]!r}"
-            f"{more}. If it is tied, call model.tie_weights(). If it is put together when the checkpoint is loaded, as "
-            "experts are, load it, and pass it to oneshot.prune."
-        )
-
-
-def _refuse_unlike(name: str, empty: Tensor, entry: Any) -> None:
-    if tuple(entry.shape) != tuple(empty.shape) or entry.dtype.is_floating_point != empty.dtype.is_floating_point:
-        raise ValueError(
-            f"`source` must have {name!r} as {tuple(empty.shape)} of {empty.dtype}, as the model has it, got "
-            f"{tuple(entry.shape)} of {entry.dtype}. Load the model, and pass it to oneshot.prune."
-        )
-
-
 def _refuse_shared(empty: Mapping[str, Tensor], blocks: list[str]) -> None:
     homes: dict[int, tuple[str, str | None]] = {}
     for name, tensor in empty.items():
@@ -193,4 +156,14 @@ def _refuse_shared(empty: Mapping[str, Tensor], blocks: list[str]) -> None:
             raise ValueError(
                 f"`model` must have no parameter in two blocks, and {first!r} is {name!r}. "
                 "Load it, and pass it to oneshot.prune."
+            )
+
+
+def _refuse_spread(origins: Origins, blocks: list[str]) -> None:
+    for name in origins.empty:
+        targets = origins[name].targets
+        if len({_block_of(target, blocks) for target in targets}) > 1:
+            raise ValueError(
+                f"`source` must have tensors of one block each, and {origins[name].sources[0]!r} becomes "
+                f"{', '.join(map(repr, targets))}. Load the model, and pass it to oneshot.prune."
             )

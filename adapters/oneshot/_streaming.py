@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: A
         indices = range(len(call.blocks))
         if mask_file is not None:
             join_masks(mask_file, [record.masks(i) for i in indices])
-        left = _write(checkpoint, path, goal, place.names, [record.weights(i) for i in indices])
+        left = _write(checkpoint, path, goal, [record.weights(i) for i in indices])
     found.left_out.update(dict.fromkeys(left, "beside the checkpoint, and no part of it"))
     return found
 
@@ -93,15 +93,13 @@ def _folder(work: Any, target: Path) -> Iterator[Any]:
         yield folder
 
 
-def _write(
-    checkpoint: Checkpoint, source: Path, target: Path, names: Mapping[str, str], blocks: list[Path]
-) -> list[str]:
+def _write(checkpoint: Checkpoint, source: Path, target: Path, blocks: list[Path]) -> list[str]:
     """Write the checkpoint with the weights of the blocks; return what of the folder does not come along."""
     new = open_checkpoint(blocks)
     with reading(checkpoint, Counter(None)) as files, reading(new, Counter(None)) as fresh:
         stored: dict[str, Any] = {name: files.tensor(entry) for name, entry in checkpoint.entries.items()}
         for name, entry in new.entries.items():
-            stored[names[name]] = fresh.tensor(entry).to(stored[names[name]].dtype)
+            stored[name] = fresh.tensor(entry).to(stored[name].dtype)
         plan = Plan(stored, {}, files.counter)
         if is_folder(checkpoint, source):
             return write_folder(checkpoint, plan, target, files)[1]

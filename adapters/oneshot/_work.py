@@ -39,13 +39,14 @@ def working(work: Any, call: Asked, place: Place) -> Iterator[tuple[Blocks, OnDi
     """Use a folder of work, new or of the same call, and remove it at the end, or if no block was finished."""
     folder = _opened(work, _call(call, place))
     with alone(folder / "lock", "work"):
-        with _states(folder) as states:
-            yield Blocks(folder), OnDisk(states)
+        blocks = Blocks(folder, place)
+        with _states(folder, blocks) as states:
+            yield blocks, OnDisk(states)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _states(folder: Path) -> Iterator[Path]:
+def _states(folder: Path, blocks: Blocks) -> Iterator[Path]:
     """A folder of states, which are computed anew by each call, and may be larger than the model."""
     states = folder / "states"
     with told(folder, "written", "work"):
@@ -54,7 +55,7 @@ def _states(folder: Path) -> Iterator[Path]:
     try:
         yield states
     except BaseException:
-        shutil.rmtree(states if Blocks(folder).weights(0).exists() else folder, ignore_errors=True)
+        shutil.rmtree(states if blocks.weights(0).exists() else folder, ignore_errors=True)
         raise
 
 
@@ -63,10 +64,11 @@ class Blocks:
 
     Args:
         folder: which is there.
+        place: which knows how weights are stored.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, place: Place) -> None:
+        self._folder, self._place = folder, place
 
     def read(self, index: int) -> tuple[dict[str, Tensor], Pruned] | None:
         """The new weights of a block, and what became of them; None if it is not finished."""
@@ -76,13 +78,14 @@ class Blocks:
         found = open_checkpoint(path)
         facts = json.loads(found.metadata[path]["done"])
         layers = {n: Layer(b, k, s, tuple(i), e) for n, (b, k, s, i, e) in facts["layers"].items()}
-        return dict(found), Pruned(load_masks(self.masks(index)).masks, layers, facts["left_out"])
+        masks, weights = load_masks(self.masks(index)).masks, self._place.unpacked(found)
+        return {name: weights[name] for name in masks}, Pruned(masks, layers, facts["left_out"])
 
     def write(self, index: int, weights: Mapping[str, Tensor], done: Pruned) -> None:
         """Keep a block: it is finished when its weights are there."""
         save_masks(self.masks(index), done.masks)
         facts = json.dumps({"layers": done.layers, "left_out": done.left_out})
-        save_tensors(self.weights(index), weights, {"done": facts})
+        save_tensors(self.weights(index), self._place.packed(weights), {"done": facts})
 
     def weights(self, index: int) -> Path:
         """The file of weights."""
