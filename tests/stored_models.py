@@ -13,8 +13,7 @@ accelerate = pytest.importorskip("accelerate")
 zoo_language = pytest.importorskip("zoo_language")
 
 OTHERS = ("t5", "vit", "whisper", "convnext")  # no language models of one stack
-RENAMED = ("mixtral", "qwen3moe", "neox")  # whose checkpoints have other names than the model
-MODELS = {n: f for n, f in (zoo_language.LANGUAGE | zoo_language.WALKED).items() if n not in OTHERS + RENAMED}
+MODELS = {n: f for n, f in (zoo_language.LANGUAGE | zoo_language.WALKED).items() if n not in OTHERS}
 
 
 def saved(name, folder, dtype=torch.float32, **options):

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from masklib.budgets._scores import by_outliers
 
 from .. import oneshot
@@ -17,7 +19,7 @@ from ..files import load_masks
 from ..files._report import by_reason
 from ..files._targets import folder_target
 from ..oneshot._asked import Asked, asked
-from ..oneshot._streaming import outlier_shares, stream
+from ..oneshot._streaming import MaskFiles, outlier_shares, stream
 from ..report._table import percent, rich_table
 from ._language import read_text, refuse_foreign, refuse_long, skeleton, windows
 from ._methods import Choice
@@ -53,13 +55,13 @@ def prune_blocks(
     refuse_foreign(parts, model)
     batches = [{"input_ids": ids[None]} for ids in parts]
     numbers = dict.fromkeys(("amount", "keep", "sparsity")) | number
-    alive = None if masks is None else load_masks(masks).masks
+    alive = None if masks is None else _alive(masks, model, source)
     with _progress() as tell:
         call = asked(model, batches, rule, numbers, alive, None, None, not walk.go_on, walk.device, tell)
         budget = None if choice.budget is None else choice.sparsity
         call = _shared_out(_named(call, names), budget, source, model, work)
         with _kept(work):
-            report = stream(source, target, model, call, walk.save_masks, work)
+            report = stream(source, target, model, call, MaskFiles(None, walk.save_masks), work)
     _show(report, target)
     if as_json:
         print(json.dumps(_plain(report), indent=2))
@@ -77,6 +79,16 @@ def _work(target: Path, resume: bool) -> Path:
             f"{str(work)!r} is what an interrupted call left: pass --resume to go on, or remove it to begin anew"
         )
     return work
+
+
+def _alive(file: Path, model: Any, source: Path) -> dict[str, Tensor]:
+    """The masks of a file by the names of the model: it may say that they are the checkpoint's, or have these alone."""
+    found = load_masks(file)
+    said = found.history[-1]["with"].get("names") if found.history else None
+    known = dict(model.named_parameters())
+    if said == "checkpoint" or (said is None and any(name not in known for name in found.masks)):
+        return oneshot.to_model(found.masks, model, source)
+    return found.masks
 
 
 def _named(call: Asked, patterns: list[str] | None) -> Asked:
@@ -110,6 +122,8 @@ def _kept(work: Path) -> Iterator[None]:
     except BaseException as error:
         if str(error).startswith("`work`"):  # another call's
             raise ValueError(str(error).removeprefix("`work` ")) from None
+        if str(error).startswith(own := "`checkpoint_mask_file`"):
+            raise ValueError(f"`--save-masks`{str(error).removeprefix(own)}") from None
         if work.exists():
             print(f"Finished blocks lie in {work}; the same call with --resume goes on with them.", file=sys.stderr)
         raise

@@ -118,12 +118,12 @@ def mask_target(value: Any, argument: str) -> Path:
     return path
 
 
-def join_masks(path: Any, parts: Sequence[Path]) -> None:
+def join_masks(path: Any, parts: Sequence[Path], history: Any = None) -> None:
     """Save the masks of several files of `save_masks` as one; the bits of one mask at a time are held."""
     target, headers = file_target(path), [read_header(part) for part in parts]
     facts = {name: fact for header in headers for name, fact in read_metadata(header)[0].items()}
     homes = {name: header for header in headers for name in header.entries}
-    whole = lay_out(target, _specs(facts), _metadata(facts, ()))
+    whole = lay_out(target, _specs(facts), _metadata(facts, history_told(history)))
     with whole_file(target) as sink, writing(sink, whole) as writer:
         for name in whole.entries:
             writer.write(name, tensor_of(homes[name], homes[name].entries[name]).numpy())

@@ -2,6 +2,8 @@
 
 from ._checkpoint import prune_checkpoint as prune_checkpoint
 from ._measure import measure as measure
+from ._names import to_checkpoint as to_checkpoint
+from ._names import to_model as to_model
 from ._perplexity import next_token_loss as next_token_loss
 from ._perplexity import perplexity as perplexity
 from ._report import Layer as Layer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..files._checkpoint import Checkpoint
 from ..files._header import Entry
-from ..files._names import shown
+from ..files._names import a_path, named, shown
+from ..files._prune import streamable
 from ._converters import Converter, Read, conversions_of, known_here, spelled
 
 
@@ -33,12 +34,19 @@ class Origins:
         model: of any kind; one of transformers is read as its `from_pretrained` does.
         checkpoint: what it is read from.
 
+    Attributes:
+        empty: the parameters and buffers of the model, by all of their names.
+        entries: where the tensors of the checkpoint lie.
+
     Raises:
         ValueError: if a tensor has no origin, or one that cannot be undone to the bit.
     """
 
+    empty: dict[str, Tensor]
+    entries: dict[str, Entry]
+
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
-        self.empty = _named(model)
+        self.empty, self.entries = _named(model), checkpoint.entries
         _refuse_quantized(model)
         self._of = _by_target(_origins(model, self.empty, checkpoint))
         self._of |= _tied(self._of, self.empty)
@@ -46,10 +54,6 @@ class Origins:
 
     def __getitem__(self, name: str) -> Origin:
         return self._of[name]
-
-    def differ(self, names: Iterable[str]) -> bool:
-        """Whether some tensors of the model are called otherwise in the checkpoint."""
-        return any(self._of[name].sources != (name,) for name in names)
 
     def packed(self, values: Mapping[str, Tensor], others: Read) -> dict[str, Tensor]:
         """Tensors of the model as the checkpoint has them.
@@ -77,6 +81,12 @@ class Origins:
     def holding(self, names: Collection[str]) -> Iterable[Origin]:
         """The origins with one of these tensors of the checkpoint."""
         return _each(origin for origin in self._of.values() if any(n in names for n in origin.sources))
+
+
+def origins_of(model: nn.Module, source: Any) -> Origins:
+    """The origins in a folder or a file of safetensors."""
+    with named("source"):
+        return Origins(model, streamable(a_path(source, "source")))
 
 
 def _each(origins: Iterable[Origin]) -> Iterable[Origin]:
@@ -132,9 +142,7 @@ def _tied(origins: Mapping[str, Origin], empty: Mapping[str, Tensor]) -> dict[st
 # ---- conversions ----------------------------------------------------------------------------------------------------
 
 
-def _converted(
-    converter: Converter, empty: Mapping[str, Tensor], checkpoint: Checkpoint, tried: set[Any]
-) -> Origin:
+def _converted(converter: Converter, empty: Mapping[str, Tensor], checkpoint: Checkpoint, tried: set[Any]) -> Origin:
     """The origin of a conversion, once it is known that it can be undone.
 
     Names and shapes are tried without values; bits with those of the first of each kind, which is enough: the others
@@ -199,9 +207,8 @@ def _refuse_missing(model: nn.Module, missing: list[str], checkpoint: Checkpoint
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(
-            f"`source` must have the tensors of {type(model).__name__}, and nothing in it becomes {missing[0]!r}{more}: "
-            f"it has {shown(list(checkpoint))}. If it is tied, call model.tie_weights(). If it is of another model, "
-            "pass that one."
+            f"`source` must have the tensors of {type(model).__name__}, and nothing in it becomes {missing[0]!r}"
+            f"{more}. It has {shown(list(checkpoint))}. If it is tied, call model.tie_weights()."
         )
 
 

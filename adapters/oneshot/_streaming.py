@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from masklib.budgets._scores import outlier_share
 
 from ..files._atomic import scratch_folder
 from ..files._checkpoint import Checkpoint, open_checkpoint
-from ..files._masks import join_masks, mask_target
+from ..files._history import Told, history_told
+from ..files._masks import join_masks, load_masks, mask_target, save_masks
 from ..files._names import a_path, named
 from ..files._places import is_folder, place_of, write_file, write_folder
 from ..files._prune import streamable
@@ -52,35 +53,61 @@ def outlier_shares(source: Any, model: nn.Module, call: Asked, work: Path) -> di
     return {name: sum(parts) / len(parts) for name, parts in shares.items()}
 
 
-def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_file: Any, work: Any) -> Pruned:
+class MaskFiles(NamedTuple):
+    """Where masks are written; None for nowhere."""
+
+    mask_file: Any  # by the names of the model
+    checkpoint_mask_file: Any  # by those of the checkpoint
+
+
+def stream(source: Any, target: Any, model: nn.Module, call: Asked, mask_files: MaskFiles, work: Any) -> Pruned:
     """Walk through a model whose values are in a checkpoint, and write another one."""
     refuse_values(model)
     path = a_path(source, "source")
     with named("source"):
         checkpoint = streamable(path)
     goal = place_of(checkpoint, path, target)
-    _refuse_places(path, goal, mask_file, work)
+    _refuse_places(path, goal, mask_files, work)
     place = Stored(model, checkpoint, call.blocks, call.device)
     with _folder(work, goal) as folder, working(folder, call, place) as (record, states):
         found = walk(model, call, place, record, states)
         indices = range(len(call.blocks))
-        if mask_file is not None:
-            join_masks(mask_file, [record.masks(i) for i in indices])
+        if mask_files.mask_file is not None:
+            join_masks(mask_files.mask_file, [record.masks(i) for i in indices], _history(call, "model"))
+        if mask_files.checkpoint_mask_file is not None:
+            packed = [_packed(place, record.masks(i)) for i in indices]
+            join_masks(mask_files.checkpoint_mask_file, packed, _history(call, "checkpoint"))
         left = _write(checkpoint, path, goal, [record.weights(i) for i in indices])
     found.left_out.update(dict.fromkeys(left, "beside the checkpoint, and no part of it"))
     return found
 
 
-def _refuse_places(source: Path, target: Path, mask_file: Any, work: Any) -> None:
+def _packed(place: Stored, path: Path) -> Path:
+    """The masks of a block in a file beside it, by the names of the checkpoint."""
+    packed = path.with_name(f"packed.{path.name}")
+    save_masks(packed, place.packed_masks(load_masks(path).masks))
+    return packed
+
+
+def _history(call: Asked, names: str) -> list[Told]:
+    """How masks came about, and whose names they have."""
+    (step,) = history_told([call.rule.solve])
+    numbers = {argument: value for argument, value in call.numbers.items() if value is not None}
+    return [{"method": step["method"], "with": {**numbers, "names": names}}]
+
+
+def _refuse_places(source: Path, target: Path, mask_files: MaskFiles, work: Any) -> None:
     """Refuse places of which one would be lost with another."""
     folders = {"source": source, "target": target}
     if work is not None:
         folders["work"] = a_path(work, "work")
         apart(folders["work"], "work", {"target": target})
         apart(target, "target", {"work": folders["work"]})
-    if mask_file is not None:
-        apart(a_path(mask_file, "mask_file"), "mask_file", folders)
-        mask_target(mask_file, "mask_file")
+    for argument, file in mask_files._asdict().items():
+        if file is not None:
+            apart(a_path(file, argument), argument, folders)
+            mask_target(file, argument)
+            folders[argument] = a_path(file, argument)
 
 
 @contextmanager

@@ -216,9 +216,9 @@ BAD = {
     f"{P} --sparsity 0.5 {OPTIONS} --device cuda:77": (1, "`device` must be one of this machine, got 'cuda:77'"),
     f"{P} --sparsity 0.5 {OPTIONS} --masks none": (1, "'none' cannot be read"),
     f"{P} --sparsity 0.5 {OPTIONS} --device meta": (1, "`device` must be one that computes, got 'meta'"),
-    f"{P} --sparsity 0.5 {OPTIONS} --save-masks text.txt": (1, "`mask_file` must be new or a file of masks, got"),
-    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/m.safetensors": (1, "`mask_file` must not be in `source`"),
-    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/config.json": (1, "`mask_file` must not be in `source`"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks text.txt": (1, "`--save-masks` must be new or a file of masks, got"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/m.safetensors": (1, "`--save-masks` must not be in `source`"),
+    f"{P} --sparsity 0.5 {OPTIONS} --save-masks model/config.json": (1, "`--save-masks` must not be in `source`"),
     f"prune model pruned --method Admm --sparsity 0.5 {OPTIONS}": (2, "`--method` must be one of l1, "),
     f"{P} --keep 2 --of 5 {OPTIONS}": (1, "'model.layers.0.self_attn.q_proj.weight' cannot be pruned"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stored_models import accelerate, empty, in_memory, saved, transformers, zoo_language
+from stored_models import accelerate, empty, in_memory, saved, transformers
 
 from masklib.adapters import oneshot
 
@@ -112,7 +112,7 @@ def test_models_and_checkpoints_that_do_not_fit(tmp_path):
         pruned(of_meta(source))
     saved("llama", tmp_path / "other")
     with pytest.raises(
-        ValueError, match=r"`source` must have the tensors of Qwen3ForCausalLM under their names, and has no"
+        ValueError, match=r"`source` must have the tensors of Qwen3ForCausalLM, and nothing in it becomes 'model.layers"
     ):
         pruned(empty(source), tmp_path / "other")
     tensors = load_file(source / "model.safetensors")
@@ -139,20 +139,4 @@ def test_a_weight_of_two_blocks_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no parameter in two blocks, and '0.weight' is '1.weight'"):
         oneshot.prune_checkpoint(
             tmp_path / "a.safetensors", tmp_path / "b.safetensors", model, [torch.ones(2, 4)], oneshot.wanda(), keep=1
-        )
-
-
-def test_experts_that_are_put_together_are_refused(tmp_path):
-    config, t = zoo_language._language("Mixtral", **zoo_language._LLAMA, num_experts_per_tok=2, num_local_experts=3)
-    t.MixtralForCausalLM(config).save_pretrained(tmp_path / "source")
-    with pytest.raises(
-        ValueError, match=r"If it is put together when the checkpoint is loaded, as experts are, load it"
-    ):
-        oneshot.prune_checkpoint(
-            tmp_path / "source",
-            tmp_path / "t",
-            empty(tmp_path / "source"),
-            [zoo_language._tokens()],
-            oneshot.wanda(),
-            keep=1,
         )

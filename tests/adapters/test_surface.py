@@ -25,7 +25,7 @@ SURFACE = {
     "parametrize": {"Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"},
     "checkpoint": {"load_pruned", "to_dense", "to_pruned"},
     "oneshot": {"Layer", "Pruned", "Rule", "admm", "magnitude", "measure", "next_token_loss", "perplexity", "prune"}
-    | {"prune_checkpoint", "ria", "sparsegpt", "wanda"},
+    | {"prune_checkpoint", "ria", "sparsegpt", "to_checkpoint", "to_model", "wanda"},
     "optimizer": {"Handle", "keep_zero"},
     "files": {"Checkpoint", "MaskFile", "Pruned", "Report"}
     | {"load_masks", "open_checkpoint", "prune_checkpoint", "save_masks", "sparse_size"},
