@@ -33,7 +33,8 @@ def prune_block(
     lost = _carry_on(block, sites, dense, states, calls, asked.device)
     for n, mask in done.masks.items():
         (_, counts), (wrong, whole) = collected[n], lost[n]
-        done.layers[n] = Layer(name, int(mask.sum()), mask.numel(), tuple(counts), wrong / whole if whole else 0.0)
+        kept = int(mask.count_nonzero())  # `sum` would make integers of all of it first: eight bytes a weight
+        done.layers[n] = Layer(name, kept, mask.numel(), tuple(counts), wrong / whole if whole else 0.0)
     return done
 
 

@@ -61,6 +61,40 @@ def is_same(path, model):
     return all(torch.equal(t, model.state_dict()[n]) for n, t in loaded(path).state_dict().items())
 
 
+@pytest.fixture
+def mixture(folder):
+    """The same with a tiny Mixtral, whose experts are packed when it is loaded."""
+    config = transformers.MixtralConfig(
+        vocab_size=11, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4, head_dim=4,
+        num_key_value_heads=2, max_position_embeddings=64, num_local_experts=3,
+    )  # fmt: skip
+    for file in (folder / "model").glob("*.safetensors*"):
+        file.unlink()
+    model = transformers.MixtralForCausalLM(config)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3) if p.dim() > 1 else None
+    model.save_pretrained(folder / "model", max_shard_size="8KB")
+    return folder
+
+
+def test_a_mixture_is_pruned_and_its_masks_can_be_used_again(mixture, capsys):
+    """By the names of the checkpoint, as the folder has them, or of the model."""
+    call = f"--method wanda {OPTIONS} --go-on --save-masks"
+    assert run(f"prune model pruned --sparsity 0.5 {call} packed", capsys)[0] == 0
+    model, pruned = expected(oneshot.wanda(), sparsity=0.5, strict=False)
+    assert is_same("pruned", model)
+    assert "model.layers.0.block_sparse_moe.experts.0.w1.weight" in load_masks("packed").masks
+    save_masks("masks", pruned.masks)
+    for alive in ("packed", "masks"):
+        target = f"from_{alive}"
+        assert run(f"prune model {target} --sparsity 0.7 {call} again --masks {alive} --budget owl", capsys)[0] == 0
+        again = load_masks("again").masks
+        assert all((load_masks("packed").masks[n] | ~m).all() for n, m in again.items())
+    assert is_same("from_packed", loaded("from_masks"))
+    plain = "prune model plain --sparsity 0.5 --masks packed --names *_proj.weight --names *.w?.weight"
+    assert run(plain, capsys)[0] == 0
+
+
 CALLS = {
     "--method wanda --sparsity 0.5": (oneshot.wanda(), {"sparsity": 0.5}),
     "--method wanda --sparsity 0.5 --per-layer": (oneshot.wanda(groups=ml.elements()), {"sparsity": 0.5}),

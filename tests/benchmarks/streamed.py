@@ -3,6 +3,7 @@
     python tests/benchmarks/streamed.py [--model smollm2] [--rule admm] [--samples 8] [--length 512]
     python tests/benchmarks/streamed.py --model 1b --samples 4 --length 256    a random block in bfloat16
     python tests/benchmarks/streamed.py --model 7b --blocks 2 --device cuda    what a block takes lies on the GPU then
+    python tests/benchmarks/streamed.py --model mixture --blocks 2 --rule wanda    eight packed experts a block
 
 A process of its own prunes, and looks at its `RssAnon` every few milliseconds. Beside it stands what is expected beyond
 what the process had before, the greater of
@@ -11,7 +12,8 @@ what the process had before, the greater of
     2 block + sum of 4 in^2 over different inputs + the greatest of 4 (4 in^2 + 9 out in) over layers      in each block
 
 The second is the block and its dense weights, the statistics, and what ADMM holds of the layer that it solves. Neither
-counts what a block computes of one batch, nor the states, which lie on the disk.
+counts what a block computes of one batch, nor the states, which lie on the disk. Packed experts are a layer whose new
+weight and mask are held as well.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from masklib.adapters import oneshot
 
 
 class Shape(NamedTuple):
-    """A Llama: hidden, intermediate, what keys have, vocabulary, heads, bytes of a number, one table for both ends."""
+    """A Llama or, with experts, a Mixtral; hidden, intermediate and what keys have are dims, width is in bytes."""
 
     hidden: int
     inside: int
@@ -40,7 +42,8 @@ class Shape(NamedTuple):
     vocabulary: int
     heads: int
     width: int
-    tied: bool = False
+    tied: bool = False  # whether one table is at both ends
+    experts: int = 0
 
 
 SHAPES = {
@@ -49,18 +52,26 @@ SHAPES = {
     "1b": Shape(2048, 5632, 256, 32000, 32, 2),
     "7b": Shape(4096, 11008, 4096, 32000, 32, 2),
     "70b": Shape(8192, 28672, 1024, 32000, 64, 2),
+    "mixture": Shape(1024, 3584, 256, 32000, 16, 2, experts=8),
 }
 
 
-def expected(shape: Shape) -> float:
+def block_of(shape: Shape) -> float:
+    """Bytes of the matrices of a block."""
+    h, experts = shape.hidden, max(shape.experts, 1)
+    return shape.width * (2 * h * (h + shape.keys) + 3 * experts * h * shape.inside)
+
+
+def expected(shape: Shape, rule: str = "admm") -> float:
     """Bytes beside those of the process."""
-    h, i, k = shape.hidden, shape.inside, shape.keys
-    layers = [(h, h), (k, h), (k, h), (h, h), (i, h), (i, h), (h, i)]  # (out, in)
-    block = shape.width * sum(out * into for out, into in layers)
-    sums = 4 * (3 * h * h + i * i)  # queries, keys and values see the same; so do gate and up
+    h, i, experts = shape.hidden, shape.inside, max(shape.experts, 1)
+    layers = [(h, h), (i * (2 if shape.experts else 1), h), (h, i)]  # (out, in), the greatest of each kind
+    sums = 4 * (2 * h * h + experts * (h * h + i * i))  # queries, keys and values see the same; so do gate and up
     solver = max(4 * (4 * into * into + 9 * out * into) for out, into in layers)
+    new = (shape.width + 1) * 2 * shape.experts * h * i
     outside = shape.width * shape.vocabulary * h * (1 if shape.tied else 2)
-    return max(block + outside, 2 * block + sums + solver)
+    statistics = sums + solver if rule in ("admm", "sparsegpt") else 0
+    return max(block_of(shape) + outside, 2 * block_of(shape) + new + statistics)
 
 
 def anonymous() -> float:
@@ -90,7 +101,7 @@ class Peak:
 
 def save(name: str, folder: Path, samples: int, length: int, blocks: int) -> None:
     """Write a model and windows to calibrate on."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
     shape = SHAPES[name]
     if name == "smollm2":
@@ -102,12 +113,14 @@ def save(name: str, folder: Path, samples: int, length: int, blocks: int) -> Non
     else:
         groups = shape.keys * shape.heads // shape.hidden
         windows = [torch.randint(shape.vocabulary, (1, length)) for _ in range(samples)]
-        config = LlamaConfig(
-            hidden_size=shape.hidden, intermediate_size=shape.inside, vocab_size=shape.vocabulary,
-            num_hidden_layers=blocks, num_attention_heads=shape.heads, num_key_value_heads=groups,
-            dtype=torch.bfloat16, tie_word_embeddings=shape.tied,
-        )  # fmt: skip
-        plain = LlamaForCausalLM._from_config(config)
+        sizes = {
+            "hidden_size": shape.hidden, "intermediate_size": shape.inside, "vocab_size": shape.vocabulary,
+            "num_attention_heads": shape.heads, "num_key_value_heads": groups, "dtype": torch.bfloat16,
+            "tie_word_embeddings": shape.tied, "num_hidden_layers": blocks,
+        }  # fmt: skip
+        mixture = MixtralConfig(**sizes, num_local_experts=shape.experts)
+        config = mixture if shape.experts else LlamaConfig(**sizes)
+        plain = (MixtralForCausalLM if shape.experts else LlamaForCausalLM)._from_config(config)
     plain.save_pretrained(folder / "source", max_shard_size="200MB" if name == "smollm2" else "2GB")
     torch.save(windows, folder / "windows.pt")
 
@@ -155,7 +168,8 @@ def main() -> None:
     if asked.step:
         return prune(Path(asked.step), asked.rule, asked.device)
     for name, shape in SHAPES.items():
-        print(f"expected above the process, {name}: {expected(shape) / 1e6:,.0f} MB", flush=True)
+        block, above = (n / 1e6 for n in (block_of(shape), expected(shape, asked.rule)))
+        print(f"{name}: a block {block:,.0f} MB, expected above the process {above:,.0f} MB", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for more in (["--save"], []):
             subprocess.run([sys.executable, *sys.argv, "--step", folder, *more], check=True)
