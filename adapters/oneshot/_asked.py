@@ -22,6 +22,7 @@ Progress = Callable[[int, int], None]  # from how many blocks are finished, and 
 class Asked(NamedTuple):
     """A call, read and checked."""
 
+    model: nn.Module
     rule: Rule
     numbers: dict[str, Any]  # amount, keep and sparsity, as they were given
     masks: dict[str, Tensor]  # by name, what is alive before
@@ -54,7 +55,9 @@ def asked(
     masks = _masks(default_masks, sites)
     if progress is not None:
         _read.function(progress, "progress", "progress=print")
-    return Asked(rule, numbers, masks, strict, data, parts, sites, left_out, _device(device), progress or _nobody)
+    return Asked(
+        model, rule, numbers, masks, strict, data, parts, sites, left_out, _device(device), progress or _nobody
+    )
 
 
 def _nobody(finished: int, blocks: int) -> None: ...

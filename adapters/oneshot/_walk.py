@@ -56,6 +56,7 @@ def prune(
             a `Sequential`.
         work: a folder, new or of the same call: blocks that are finished are kept in it, so that the call goes on after
             the last of them if it was interrupted, to the bit; hidden states lie in it too. It is removed at the end.
+            The same are also the model's settings, the kind of device, autocast, and the versions of torch and masklib.
         device: where the block at hand is computed; None for where it lies. The rest stays where it is.
         progress: is called with the number of finished blocks and that of all, after each.
         strict: whether a layer that cannot be pruned (it saw no inputs, or NaN) is an error. If not, it stays dense and

@@ -30,8 +30,10 @@ from ..files._writer import bytes_of, save_tensors
 from ._asked import Asked
 from ._places import Place
 from ._report import Layer, Pruned
+from ._settings import computed_by, config_of, modules_of
 
 _CALL = "call.json"
+_ABSENT = "absent"
 
 
 @contextmanager
@@ -140,7 +142,10 @@ def _call(call: Asked, place: Place) -> dict[str, Any]:
     functions = [call.rule.add, call.rule.solve, *([] if prepare is None else [prepare])]
     return {
         "masklib": masklib.__version__,
+        **computed_by(call),
         "model": place.told(),
+        **{f"config.{key}": value for key, value in config_of(call.model).items()},
+        "modules": _sum(list(modules_of(call.model))),
         "rule": [*history_told(functions), _hash([_inside(function, ()) for function in functions])],
         "numbers": _value(call.numbers),
         "default_masks": _sum(call.masks),
@@ -215,9 +220,10 @@ def _begun(folder: Path) -> Any:
 
 
 def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
-    others = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
+    before = before if isinstance(before, dict) else {}
+    others = [key for key in {**now, **before} if now.get(key, _ABSENT) != before.get(key, _ABSENT)]
     if others:
-        was = {key: before.get(key) if isinstance(before, dict) else None for key in others}
+        was = {key: before.get(key, _ABSENT) for key in others}
         raise ValueError(
             f"`work` {str(folder)!r} was begun by a call with another value of {', '.join(others)}: {shown(was)}. "
             "Make the same call again, or remove that folder to begin anew."

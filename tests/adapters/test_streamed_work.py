@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -131,6 +132,64 @@ def test_the_work_of_a_function_of_another_body_or_number_is_refused(tmp_path):
             begin(another)
     with pytest.raises(Killed):
         begin(scaled(2.0))
+
+
+def begun(source, work, batches, change=lambda model: None, **options):
+    """A call of a model that was changed, which dies after its first block."""
+
+    def stopped(finished, blocks):
+        raise Killed
+
+    model = empty(source)
+    change(model)
+    with pytest.raises(Killed):
+        oneshot.prune_checkpoint(
+            source,
+            work.with_name("target"),
+            model,
+            batches,
+            oneshot.wanda(),
+            sparsity=0.5,
+            work=work,
+            progress=stopped,
+            **options,
+        )
+
+
+@pytest.mark.parametrize(
+    ("named", "change"),
+    [
+        ("config.rms_norm_eps", lambda model: setattr(model.config, "rms_norm_eps", 0.5)),
+        ("config.attn_implementation", lambda model: model.set_attn_implementation("eager")),
+        ("modules", lambda model: setattr(model.model.layers[0].input_layernorm, "variance_epsilon", 0.5)),
+        ("modules", lambda model: setattr(model.model.layers[1].mlp, "act_fn", torch.nn.ReLU())),
+        ("modules", lambda model: model.model.rotary_emb.inv_freq.mul_(2)),
+        ("modules", lambda model: model.to(torch.bfloat16)),
+    ],
+)
+def test_the_work_of_a_model_of_other_settings_is_refused(named, change, tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+    begun(source, work, batches)
+    with pytest.raises(ValueError, match=rf"`work` .* begun by a call with another value of {named}"):
+        begun(source, work, batches, change)
+    begun(source, work, batches, lambda model: setattr(model.train(), "name_or_path", "elsewhere"), device="cpu")
+
+
+def test_the_work_of_another_device_or_under_autocast_is_refused(tmp_path):
+    source, work = tmp_path / "source", tmp_path / "work"
+    batches = saved("qwen3", source)
+    begun(source, work, batches)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"begun by a call with another value of autocast: \{'autocast': \{\}\}"),
+    ):
+        begun(source, work, batches)
+    call = json.loads((work / "call.json").read_text())
+    for key, value in (("device", ["cuda"]), ("torch", "2.0.0"), ("config.more", 1)):
+        (work / "call.json").write_text(json.dumps(call | {key: value}))
+        with pytest.raises(ValueError, match=rf"begun by a call with another value of {key}: "):
+            begun(source, work, batches)
 
 
 def test_a_strict_call_does_not_take_layers_that_another_left_out(tmp_path):
