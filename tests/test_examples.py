@@ -192,26 +192,11 @@ def test_the_smaller_network_computes_what_the_masked_one_does(examples, tmp_pat
     printed = capsys.readouterr().out
     assert list(rows) == ["dense", "masked", "smaller", "accelerated", "few neurons"]
     assert all(f"| {name} " in printed for name in rows)
+    assert "units are idle" in printed
     assert rows["masked"].accuracy == rows["smaller"].accuracy == rows["accelerated"].accuracy
     assert rows["smaller"].bytes < rows["masked"].bytes == rows["dense"].bytes == 4 * 50_610
     assert rows["few neurons"].bytes <= 0.02 * rows["dense"].bytes
     assert imread(tmp_path / "picture.png").shape[1] == 800
-
-
-def test_neurons_that_lead_nowhere_go(examples):
-    """By a walk along single weights: a neuron stays if a path of live weights leads through it."""
-    net, noise = examples.training.lenet(12), torch.Generator().manual_seed(0)
-    sizes = {"1.weight": (300, 12), "3.weight": (100, 300), "5.weight": (10, 100)}
-    masks = {name: torch.rand(size, generator=noise) > 0.99 for name, size in sizes.items()}
-    tidy = examples.smaller.without_idle(net, masks)
-    into = masks["1.weight"].any(1)
-    onward = masks["3.weight"] & into
-    out = onward.any(1) & masks["5.weight"].any(0)
-    live = into & (onward & out[:, None]).any(0)
-    assert torch.equal(tidy["1.bias"], live)
-    assert torch.equal(tidy["3.bias"], out)
-    assert tidy["5.bias"].all()
-    assert torch.equal(tidy["3.weight"], onward & out[:, None] & live)
 
 
 def test_mnist_is_read(examples):

@@ -1,10 +1,13 @@
 """The smaller network: which dims are cut together, and the model without the units that a mask has killed."""
 
+from ._constants import fold_constants as fold_constants
 from ._count import Count as Count
 from ._count import count as count
 from ._count import within as within
 from ._expert_norms import expert_norms as expert_norms
 from ._experts import drop_experts as drop_experts
+from ._idle import Idle as Idle
+from ._idle import idle as idle
 from ._optimizer import shrink_optimizer as shrink_optimizer
 from ._sets import Dim as Dim
 from ._sets import Fixed as Fixed

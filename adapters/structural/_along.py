@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._plain import pointwise, table
+from ._plain import pointwise, read, table
+from ._silence import both
 from ._walk import Act, Rule, Walk, fixed, made_of
 
 GOES_ALONG = "goes along it, so that what is left would change"
@@ -30,10 +31,9 @@ def reduces(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
         over = set()
     for d in over:
         walk.fix(act.dims[d], "takes all of it together, so that what is left would change")
-    over = over or {len(act.dims) - 1}
-    keep = getattr(a, "keepdim", False)
+    silent = act.silent if walk.kind in ("sum", "mean") and over else ()  # over other dims, zeros make zeros
+    over, keep = over or {len(act.dims) - 1}, getattr(a, "keepdim", False)
     dims = [np.zeros(1, np.int64) if d in over else x for d, x in enumerate(act.dims) if keep or d not in over]
-    silent = act.silent and walk.kind in ("sum", "mean")  # over other dims, zeros make zeros
     result = Act(tuple(dims), act.weight, silent)
     return made_of(out, lambda t: result if len(dims) == len(t.shape) else Act(fixed(t.shape)))
 
@@ -43,6 +43,7 @@ def folds(walk: Walk, act: Act) -> bool:
     if walk.path not in walk.norms or not act.silent:
         return False
     walk.folds[walk.path] = act.dims[-1]
+    read(walk, act.dims[-1], act, norm=True)
     return True
 
 
@@ -61,7 +62,7 @@ def glu(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     """The first half by the gates of the second."""
     dim = a.dim % len(a.self.dims)
     values, gates = np.split(a.self.dims[dim], 2)
-    return Act((*a.self.dims[:dim], walk.unite(values, gates), *a.self.dims[dim + 1 :]))
+    return Act((*a.self.dims[:dim], walk.unite(values, gates), *a.self.dims[dim + 1 :]), silent=a.self.silent)
 
 
 def cat(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -69,7 +70,7 @@ def cat(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dim = a.dim % len(out.shape)
     dims = [walk.unite(*(x.dims[d] for x in parts)) for d in range(len(out.shape)) if d != dim]
     dims.insert(dim, np.concatenate([x.dims[dim] for x in parts]))
-    return Act(tuple(dims), all(x.weight for x in parts))
+    return Act(tuple(dims), all(x.weight for x in parts), both(*(x.silent for x in parts)))
 
 
 def stack(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

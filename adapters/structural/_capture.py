@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._module.trial import call, first_line, quiet, tensors, twin
 from ._routing import settle
+from ._silence import Way
 from ._walk import Act, Rule, Walk, acts, fixed, walk_graph
 
 
@@ -96,9 +97,7 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Rule], walk: Walk) -> dict[str, Act]:
     """Walk through a captured graph: the labels of each parameter and buffer."""
-    known = {
-        n: Act(tuple(walk.labels.fresh(k) for k in shape), True, True) for n, (shape, live) in shapes.items() if live
-    }
+    known = {n: _parameter(walk, n, shape) for n, (shape, live) in shapes.items() if live}
     graph = captured.program.graph
     holes = [node for node in graph.nodes if node.op == "placeholder"]
     values = {}
@@ -116,6 +115,12 @@ def walked(captured: Captured, shapes: Mapping[str, Any], rules: Mapping[str, Ru
             walk.labels.fix(array, str(why))
     settle(walk)
     return known
+
+
+def _parameter(walk: Walk, name: str, shape: tuple[int, ...]) -> Act:
+    """A parameter or buffer: the same at all positions if only units go along it."""
+    even: Way | None = frozenset() if sum(k > 1 for k in shape) < 2 else None
+    return Act(tuple(walk.labels.fresh(k) for k in shape), True, (frozenset({name}),), steady=even)
 
 
 def _given(value: Any, constant: Any) -> Any:

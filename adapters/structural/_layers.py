@@ -9,7 +9,8 @@ import numpy as np
 
 from ._along import folds
 from ._labels import Array
-from ._plain import aligned, pointwise, refuse, silent
+from ._plain import aligned, contract, pointwise, read, refuse, weighed
+from ._silence import both, either, told
 from ._walk import Act, Rule, Walk, fixed, made_of
 
 
@@ -38,10 +39,10 @@ def _conv(walk: Walk, a: SimpleNamespace, out: Any, outs: Array, ins: Array, tra
     if a.groups > 1:
         outs = _grouped(walk, a.groups, given, outs, ins, transposed)
     else:
-        walk.unite(given, ins)
+        contract(walk, Act((given,), silent=a.input.silent, steady=a.input.steady), 0, a.weight, 0 if transposed else 1)
     if a.bias is not None:
         walk.unite(outs, a.bias.dims[0])
-    return Act((*a.input.dims[: -spatial - 1], outs, *fixed(out.shape[-spatial:])))
+    return weighed((*a.input.dims[: -spatial - 1], outs, *fixed(out.shape[-spatial:])), a.weight, a.bias)
 
 
 def _grouped(walk: Walk, groups: int, given: Array, outs: Array, ins: Array, transposed: bool) -> Array:
@@ -59,14 +60,16 @@ def batch_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     channels = 1 if len(a.input.dims) > 1 else 0
     walk.unite(a.input.dims[channels], *(x.dims[0] for x in a.all[1:] if len(x.dims) == 1))
     walk.size(a.input.dims[channels], name="num_features")
-    return made_of(out, lambda t: a.input if len(t.shape) == len(a.input.dims) else Act(fixed(t.shape)))
+    silent = both(told(a.weight), told(a.bias)) if a.weight is not None else ()
+    result = Act(a.input.dims, silent=silent)
+    return made_of(out, lambda t: result if len(t.shape) == len(a.input.dims) else Act(fixed(t.shape)))
 
 
 def prelu(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     """A slope for each channel, or one for all."""
     if a.weight.shape != (1,):
         walk.unite(a.self.dims[min(1, len(a.self.dims) - 1)], a.weight.dims[0])
-    return Act(a.self.dims)
+    return Act(a.self.dims, silent=a.self.silent)
 
 
 def layer_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
@@ -75,7 +78,7 @@ def layer_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     folded = walk.kind == "rms_norm" and len(a.normalized_shape) == 1 and folds(walk, act)
     for back in range(1, len(a.normalized_shape) + 1) if not folded else ():
         walk.fix(act.dims[-back], "takes the mean over it, so that what is left would change")
-    return pointwise(walk, a, out) if not folded else silent(Act(aligned(walk, a.all, out.shape)))
+    return Act(aligned(walk, a.all, out.shape), silent=either(*map(told, a.all))) if folded else pointwise(walk, a, out)
 
 
 def group_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -90,7 +93,8 @@ def group_norm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     if count == 1:
         walk.fix(channels, "takes the mean over it, so that what is left would change")
     walk.size(grid[:, 0], name="num_groups")
-    return Act(a.input.dims)
+    product = either(a.input.silent, told(a.weight) if a.weight is not None else ())
+    return Act(a.input.dims, silent=both(product, told(a.bias)))
 
 
 def spatial(count: int) -> Rule:
@@ -103,7 +107,8 @@ def spatial(count: int) -> Rule:
         for d in over:
             walk.fix(act.dims[d], "slides along it")
         dims = [np.zeros(int(n), np.int64) if d in over else act.dims[d] for d, n in enumerate(first.shape)]
-        return made_of(out, lambda t: Act(tuple(dims)))
+        silent = act.silent if not getattr(a, "value", None) else ()  # of padding
+        return made_of(out, lambda t: Act(tuple(dims), silent=silent))
 
     return rule
 
@@ -126,7 +131,8 @@ def attention(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     if isinstance(mask, Act):
         scores = Act((*batch, q.dims[-2], k.dims[-2]))
         aligned(walk, [scores, mask], scores.shape)
-    return Act((*batch, q.dims[-2], v.dims[-1]))
+    own = all(len(x) > 1 or not head.any() for head, x in zip(batch, v.dims))  # not one value for all heads
+    return Act((*batch, q.dims[-2], v.dims[-1]), silent=v.silent if own else ())
 
 
 def recurrent(gates: int) -> Rule:
@@ -147,6 +153,8 @@ def recurrent(gates: int) -> Rule:
                 walk.unite(np.tile(hidden, gates), tensor.dims[0])
             walk.products += [(*a.input.dims[:-1], *cell[i].dims) for i in (0, 1)]
             walk.unite(entering if number < ways else np.tile(hidden, ways), cell[0].dims[1])
+            read(walk, cell[0].dims[1], a.input if number < ways else Act(()))
+            read(walk, cell[1].dims[1], Act(()))
         states = a.hx if isinstance(a.hx, list) else [a.hx]
         for state in states:
             walk.unite(hidden, state.dims[-1])
@@ -161,7 +169,8 @@ def cell(gates: int) -> Rule:
 
     def rule(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
         hidden = a.w_hh.dims[1]
-        walk.unite(a.input.dims[-1], a.w_ih.dims[1])
+        contract(walk, a.input, -1, a.w_ih, 1)
+        contract(walk, Act((hidden,)), 0, a.w_hh, 1)
         walk.products += [(*a.input.dims[:-1], *weight.dims) for weight in (a.w_ih, a.w_hh)]
         rows = [t.dims[0] for t in (a.w_ih, a.w_hh, a.b_ih, a.b_hh) if t is not None]
         walk.unite(np.tile(hidden, gates), *rows)

@@ -25,7 +25,8 @@ def split(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
             _bound(walk, piece)
     else:
         pieces = [walk.fix(piece, "splits it at numbers that the code holds") for piece in pieces]
-    return [Act((*a.self.dims[:dim], piece, *a.self.dims[dim + 1 :]), a.self.weight) for piece in pieces]
+    before, behind = a.self.dims[:dim], a.self.dims[dim + 1 :]
+    return [Act((*before, piece, *behind), a.self.weight, a.self.silent) for piece in pieces]
 
 
 def _bound(walk: Walk, labels: Array) -> None:
@@ -38,13 +39,13 @@ def _bound(walk: Walk, labels: Array) -> None:
 def unbind(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     dim = a.dim % len(a.self.dims)
     walk.fix(a.self.dims[dim], "takes it apart")
-    return [Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight) for _ in out]
+    return [Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight, a.self.silent) for _ in out]
 
 
 def select(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dim = a.dim % len(a.self.dims)
     walk.fix(a.self.dims[dim], "takes one of it by number")
-    return Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight)
+    return Act(a.self.dims[:dim] + a.self.dims[dim + 1 :], a.self.weight, a.self.silent)
 
 
 def sliced(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

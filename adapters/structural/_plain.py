@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 
 from ._labels import Array
-from ._walk import Act, Rule, Walk, fixed, made_of
+from ._silence import Ways, both, covers, either, named, told
+from ._walk import Act, Read, Rule, Walk, fixed, made_of
 
 
 def pointwise(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
     """Positions that meet are one: dims are aligned at the right, those of size 1 stretch."""
-    silent, weight = _silent(walk.kind.rstrip("_"), a), bool(a.all) and all(x.weight for x in a.all)
-    return made_of(out, lambda t: Act(aligned(walk, a.all, t.shape), weight, silent))
+    weight = bool(a.all) and all(x.weight for x in a.all)
+
+    def made(t: Any) -> Act:
+        dims = aligned(walk, a.all, t.shape)
+        return Act(dims, weight, _silent(walk.kind.rstrip("_"), a, dims))
+
+    return made_of(out, made)
 
 
 _ZERO_AT_ZERO = {
@@ -33,20 +39,16 @@ _ZERO_AT_ZERO = {
 }
 
 
-def _silent(kind: str, a: SimpleNamespace) -> bool:
-    """Whether zeros stay zeros."""
-    if kind in ("mul", "where", "masked_fill"):
-        return kind == "mul" and any(x.silent for x in a.all)
+def _silent(kind: str, a: SimpleNamespace, dims: Any) -> Ways:
+    """When a unit of what is made point by point is zero."""
+    if kind == "mul":
+        return either(*(x.silent for x in a.all if covers(x, dims)))
     if kind in ("add", "sub"):
-        return all(x.silent for x in a.all) and all(isinstance(x, Act) for x in (a.self, a.other))
+        sums = isinstance(a.self, Act) and isinstance(a.other, Act) and all(covers(x, dims) for x in a.all)
+        return both(*(x.silent for x in a.all)) if sums else ()
     if kind == "pow":
-        return bool(a.all[0].silent) and isinstance(a.exponent, (int, float)) and a.exponent > 0
-    return bool(a.all) and a.all[0].silent and (kind in _ZERO_AT_ZERO or (kind == "div" and len(a.all) > 0))
-
-
-def silent(act: Act) -> Act:
-    """An activation of which each unit is zero with its parameters."""
-    return act._replace(silent=True)
+        return a.all[0].silent if isinstance(a.exponent, (int, float)) and a.exponent > 0 else ()
+    return a.all[0].silent if a.all and (kind in _ZERO_AT_ZERO or kind == "div") else ()
 
 
 def aligned(walk: Walk, given: list[Act], shape: Any) -> tuple[Array, ...]:
@@ -74,7 +76,7 @@ def created(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     dims = tuple(walk.labels.fresh(int(n)) for n in out.shape)
     for place, array in enumerate(dims):
         walk.size(array, place)
-    return Act(dims)
+    return Act(dims, steady=frozenset())
 
 
 # ---- contractions ---------------------------------------------------------------------------------------------------
@@ -85,20 +87,32 @@ def contract(walk: Walk, left: Act, i: int, right: Act, j: int) -> None:
     walk.unite(left.dims[i], right.dims[j])
     if not (left.weight or right.weight):
         walk.fix(left.dims[i], "sums over it, and neither side is a parameter")
+    read(walk, *((right.dims[j], left) if right.weight else (left.dims[i], right)))
+
+
+def read(walk: Walk, labels: Array, given: Act, norm: bool = False) -> None:
+    """Note that a dim of a weight, or a norm, sums over units of what is given."""
+    walk.reads.append(Read(labels, given.silent, given.steady, walk.path, norm))
 
 
 def linear(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.input, -1, a.weight, 1)
     walk.products.append((*a.input.dims, a.weight.dims[0]))
     rows = walk.unite(a.weight.dims[0], *([a.bias.dims[0]] if a.bias else []))
-    return silent(Act((*a.input.dims[:-1], rows)))
+    return weighed((*a.input.dims[:-1], rows), a.weight, a.bias)
+
+
+def weighed(dims: tuple[Array, ...], weight: Act, bias: Act | None) -> Act:
+    """What a layer makes: a unit is zero if its weights and its bias are, and a constant if its weights are zero."""
+    even = named(weight) if bias is None or bias.steady == frozenset() else None
+    return Act(dims, silent=both(told(weight), told(bias)), steady=even)
 
 
 def addmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     contract(walk, a.mat1, 1, a.mat2, 0)
     walk.products.append((*a.mat1.dims, a.mat2.dims[1]))
     product = Act((a.mat1.dims[0], a.mat2.dims[1]))
-    return Act(aligned(walk, [a.self, product], out.shape), silent=a.mat2.weight)
+    return weighed(aligned(walk, [a.self, product], out.shape), a.mat2, a.self)
 
 
 def baddbmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -109,12 +123,12 @@ def baddbmm(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
 def matmul(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     left, right = a.all[:2]
     contract(walk, left, -1, right, -2 if len(right.dims) > 1 else 0)
-    both = left.weight and right.weight
     ends = ((left.dims[-2],) if len(left.dims) > 1 else ()) + ((right.dims[-1],) if len(right.dims) > 1 else ())
     batch = out.shape[: len(out.shape) - len(ends)]
     first = aligned(walk, [Act(left.dims[:-2]), Act(right.dims[:-2])], batch)
     walk.products.append((*first, *ends, left.dims[-1]))
-    return Act((*first, *ends), both, left.weight or right.weight)
+    silent = either(*(told(x) for x in (left, right) if x.weight))
+    return Act((*first, *ends), left.weight and right.weight, silent)
 
 
 def einsum(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
@@ -132,6 +146,8 @@ def einsum(walk: Walk, a: SimpleNamespace, out: Any) -> Any:
         walk.unite(*(array for _, array in sides))
         if letter not in result and (len(sides) == 1 or not any(act.weight for act, _ in sides)):
             walk.fix(sides[0][1], "sums over it, and no side is a parameter")
+        for array in [labels for act, labels in sides if act.weight and letter not in result]:
+            read(walk, array, Act(()))
     walk.products.append(tuple(sides[0][1] for sides in found.values()))
     return Act(tuple(found[letter][0][1] for letter in result), all(x.weight for x in a.all))
 
@@ -145,7 +161,7 @@ def refuse(walk: Walk, a: SimpleNamespace, out: Any, what: str) -> Any:
 
 def embedding(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     walk.fix(a.weight.dims[0], "looks its rows up by number")
-    return silent(Act((*fixed(a.indices.shape), a.weight.dims[1])))
+    return Act((*fixed(a.indices.shape), a.weight.dims[1]), silent=told(a.weight))
 
 
 def table(rule: Rule, names: str) -> dict[str, Rule]:

@@ -16,7 +16,8 @@ import numpy as np
 from ._along import GOES_ALONG, along
 from ._labels import Array
 from ._parts import index as indexed
-from ._plain import contract, silent
+from ._plain import contract
+from ._silence import told
 from ._walk import Act, Route, Rule, Walk, fixed, made_of
 
 
@@ -76,7 +77,7 @@ def grouped(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     walk.products.append((*rows.dims, weight.dims[-1]))
     if not by_expert(walk, weight, ends.numbers):
         walk.fix(weight.dims[0], "picks of it by number")
-    return silent(Act((*rows.dims[:-1], weight.dims[-1])))
+    return Act((*rows.dims[:-1], weight.dims[-1]), silent=told(weight))
 
 
 def by_expert(walk: Walk, packed: Act, numbers: Array | None) -> bool:

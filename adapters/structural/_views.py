@@ -135,7 +135,7 @@ def movedim(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
     order = [d for d in range(count) if d not in source]
     for to, come in sorted(zip(target, source)):
         order.insert(to, come)
-    return Act(tuple(a.self.dims[d] for d in order), a.self.weight)
+    return Act(tuple(a.self.dims[d] for d in order), a.self.weight, a.self.silent)
 
 
 def transpose(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
@@ -146,7 +146,7 @@ def transpose(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
 
 
 def turned(walk: Walk, a: SimpleNamespace, out: Any) -> Act:
-    return Act(a.self.dims[::-1], a.self.weight)
+    return Act(a.self.dims[::-1], a.self.weight, a.self.silent)
 
 
 def unsqueeze(walk: Walk, a: SimpleNamespace, out: Any) -> Act:

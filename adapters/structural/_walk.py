@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from ._labels import Array, Labels
+from ._silence import Way, Ways, steady
 
 Dims = tuple[Array, ...]
 
@@ -22,16 +23,18 @@ class Act(NamedTuple):
     Args:
         dims: one int64 array a dim, as long as the dim.
         weight: whether it is made of parameters alone.
-        silent: whether all that belongs to a masked unit is exactly zero in it.
+        silent: the ways for a unit to be exactly zero in it, each the parameters in which it has to be dead.
         values: what a constant of whole numbers holds.
         numbers: of a tensor of whole numbers, the labels of the positions that it numbers or counts.
+        steady: the parameters whose dead rows make a unit the same for all inputs; None if nothing does.
     """
 
     dims: Dims
     weight: bool = False
-    silent: bool = False
+    silent: Ways = ()
     numbers: Array | None = None
     values: tuple[int, ...] | None = None
+    steady: Way | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +58,24 @@ class Size(NamedTuple):
     call: tuple[str, int]
     place: int = 0
     name: str | None = None
+
+
+class Read(NamedTuple):
+    """Where units are summed over, with a weight, or by a norm.
+
+    Args:
+        labels: of the weight's dim, or of what the norm takes the mean of.
+        silent: the ways for a unit to be zero in what is summed.
+        steady: the way for a unit to be a constant there.
+        path: the module whose code sums.
+        norm: whether it is a norm, to which any value matters.
+    """
+
+    labels: Array
+    silent: Ways
+    steady: Way | None
+    path: str
+    norm: bool = False
 
 
 class Route(NamedTuple):
@@ -85,6 +106,8 @@ class Walk:
         norms: the modules that divide by the root mean square over the last dim, and have a weight and an epsilon.
         folds: those of them that were met, each with the dim; what a cut of it changes is folded into the weight.
         routes: where something is chosen along a dim, which is fixed at the end unless experts are chosen.
+        reads: where units are summed over.
+        computed: labels of parameters that others are computed from, as by a parametrization.
         products: for each contraction the dims whose sizes multiply to its number of multiplications.
     """
 
@@ -97,6 +120,8 @@ class Walk:
     unknown: dict[str, str] = field(default_factory=dict)
     folds: dict[str, Array] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    computed: list[Array] = field(default_factory=list)
     products: list[tuple[Array, ...]] = field(default_factory=list)
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     at: str = ""
@@ -174,24 +199,42 @@ def _call(walk: Walk, node: fx.Node, args: Any, kwargs: Any, rules: Mapping[str,
         return args[0][args[1]]
     walk.step += 1
     walk.path = place(node)
-    out = node.meta.get("val")
     inner = [a for a in args if isinstance(a, fx.GraphModule)]
     if inner:  # a region of its own, such as one without autocast: it gets the other arguments in turn
         given = [a for a in args if isinstance(a, (Act, int, float))]
         holes = [n for n in inner[0].graph.nodes if n.op == "placeholder"]
         return walk_graph(walk, inner[0].graph, dict(zip(holes, given[-len(holes) :] if holes else [])), rules)
-    target: Any = node.target
-    schema = getattr(target, "_schema", None)
-    kind = schema.name.removeprefix("aten::") if schema is not None else name
-    walk.kind = kind
-    walk.calls[walk.path, kind] = walk.calls.get((walk.path, kind), 0) + 1
-    walk.at = f"`{kind.rstrip('_')}` in {walk.path or 'the model'}"
-    rule = rules.get(kind) or rules.get(kind.rstrip("_"))
+    schema = getattr(node.target, "_schema", None)
+    walk.kind = schema.name.removeprefix("aten::") if schema is not None else name
+    walk.calls[walk.path, walk.kind] = walk.calls.get((walk.path, walk.kind), 0) + 1
+    walk.at = f"`{walk.kind.rstrip('_')}` in {walk.path or 'the model'}"
+    return _made(walk, node.target, args, kwargs, node.meta.get("val"), rules)
+
+
+def _made(walk: Walk, target: Any, args: Any, kwargs: Any, out: Any, rules: Mapping[str, Rule]) -> Any:
+    """What a call makes, by the rule of its operator."""
+    schema, given = getattr(target, "_schema", None), acts([args, kwargs])
+    rule = rules.get(walk.kind) or rules.get(walk.kind.rstrip("_"))
     pointwise = schema is not None and torch.Tag.pointwise in target.tags
     if rule is None or schema is None:
-        return (rules["add"] if pointwise else _unknown)(walk, SimpleNamespace(all=acts([args, kwargs])), out)
-    result = rule(walk, _bound(schema, args, kwargs), out)
-    return result if _fits(result, out) else _unknown(walk, SimpleNamespace(all=acts([args, kwargs])), out)
+        result = (rules["add"] if pointwise else _unknown)(walk, SimpleNamespace(all=given), out)
+    else:
+        result = rule(walk, _bound(schema, args, kwargs), out)
+    if not _fits(result, out):
+        result = _unknown(walk, SimpleNamespace(all=given), out)
+    alone = (pointwise or rule is rules["add"]) and rule is not rules["clone"]
+    if given and all(act.weight for act in given) and (alone or len(given) > 1):
+        walk.computed += [array for act in given for array in act.dims]
+    return _steady(walk.kind.rstrip("_"), alone and "bernoulli" not in walk.kind, given, result)
+
+
+def _steady(kind: str, pointwise: bool, given: list[Act], result: Any) -> Any:
+    """What is made, with what makes its units constants."""
+    if isinstance(result, (list, tuple)) and not isinstance(result, Act):
+        return [_steady(kind, pointwise, given, each) for each in result]
+    if not isinstance(result, Act) or result.steady is not None:
+        return result
+    return result._replace(steady=steady(kind, pointwise, given, result.dims))
 
 
 def _fits(result: Any, out: Any) -> bool:

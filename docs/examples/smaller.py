@@ -10,7 +10,6 @@ import copy
 import statistics
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +19,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from training import State, Task, Tensors, digits, initial, lenet, make_task, masked, mnist, start, train, weights
+from training import State, Task, digits, initial, lenet, make_task, masked, mnist, start, train, weights
 
 import masklib as ml
 from masklib.adapters.accelerate import accelerate
-from masklib.adapters.structural import shrink, structure, within
+from masklib.adapters.structural import fold_constants, idle, shrink, structure, within
 
 SPARSITY = 0.98
 BATCHES = (1, 64)
@@ -64,7 +63,9 @@ def made(task: Task) -> dict[str, dict[int, nn.Module]]:
     """Each network by the size of a batch: what is fastest depends on it."""
     dense, sparse = train(task, start(task)), gradual(task)
     full, zeroed = network(task, dense), network(task, sparse)
-    small = shrink(zeroed, sparse.masks, structure(zeroed, (task.test[0][:2],)))
+    found = structure(zeroed, (task.test[0][:2],))
+    print(idle(zeroed, sparse.masks, found))
+    small = shrink(*fold_constants(zeroed, sparse.masks, found), found)
     networks = {"dense": full, "masked": zeroed, "smaller": small}
     fast = {batch: accelerate(small, (task.test[0][:batch],)) for batch in BATCHES}
     for batch, (_, gained) in fast.items():
@@ -77,31 +78,16 @@ def made(task: Task) -> dict[str, dict[int, nn.Module]]:
 
 
 def gradual(task: Task) -> State:
-    """Prune a little more at each of twenty updates; at the last, neurons that lead nowhere go with all they have."""
+    """Prune a little more at each of twenty updates."""
     half = len(task.order) // 2
     target = ml.schedules.cubic(SPARSITY, start=half // 2, stop=half // 2 + half, every=max(1, half // 20))
 
     def update(state: State, step: int) -> State:
-        if not target.due(step) or len(state.masks) > len(weights(state.params)):
+        if not target.due(step):
             return state
-        masks = ml.l1_unstructured(weights(state.params), state.masks, sparsity=target(step))
-        return masked(state, without_idle(task.net, masks) if target(step) == SPARSITY else masks)
+        return masked(state, ml.l1_unstructured(weights(state.params), state.masks, sparsity=target(step)))
 
     return train(task, start(task), update)
-
-
-def without_idle(net: nn.Module, masks: Tensors) -> Tensors:
-    """Kill neurons with no way in or no way out, and their biases, until all that live are on a way through."""
-    layers = [name.removesuffix("weight") for name in masks]
-    masks = masks | {
-        f"{name}bias": torch.ones_like(net.get_parameter(f"{name}bias"), dtype=torch.bool) for name in layers
-    }
-    for _ in layers:
-        for first, second in pairwise(layers):
-            live = masks[f"{first}weight"].any(1) & masks[f"{second}weight"].any(0)
-            masks[f"{first}weight"], masks[f"{first}bias"] = masks[f"{first}weight"] & live[:, None], live
-            masks[f"{second}weight"] = masks[f"{second}weight"] & live
-    return masks
 
 
 def neurons(task: Task) -> State:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 
 import pytest
 import torch
 import zoo
+from cutting import NAMES, close, found, outputs
 from torch import nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,27 +17,6 @@ import masklib as ml
 from masklib.adapters.structural import count, shrink, structure, within
 
 pytestmark = pytest.mark.filterwarnings("ignore:the config of")
-NAMES = [*zoo.PLAIN, *zoo.LANGUAGE]
-
-
-@cache
-def found(name):
-    if name in zoo.LANGUAGE:
-        pytest.importorskip("transformers")
-    model, inputs = zoo.build(name)
-    return model, inputs, structure(model, inputs)
-
-
-def arguments(inputs):
-    return ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-
-
-def outputs(model, inputs, params=None):
-    args, kwargs = arguments(inputs)
-    kwargs = kwargs | ({"use_cache": False} if hasattr(model, "generation_config") else {})
-    out = model(*args, **kwargs) if params is None else functional_call(model, params, args, kwargs)
-    leaves = [x for leaf in pytree.tree_leaves(out) for x in (leaf.values() if isinstance(leaf, dict) else [leaf])]
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 
 
 def random_masks(model, found, seed, share=0.4):
@@ -46,14 +24,6 @@ def random_masks(model, found, seed, share=0.4):
     scores = {n: torch.rand(params[n].shape, generator=noise) for n in found.names}
     return ml.compute_mask(
         scores, sparsity=share, groups=found.groups(layerwise=seed % 2 == 0), least=[None, 1][seed % 2]
-    )
-
-
-def close(a, b, tolerance=1e-6):
-    """Language models go by way of float32 in their norms, whatever their dtype."""
-    pairs = [(x.detach(), y.detach()) for x, y in zip(a, b)]
-    return all(
-        x.shape == y.shape and float((x - y).abs().max()) <= tolerance * float(1 + x.abs().max()) for x, y in pairs
     )
 
 

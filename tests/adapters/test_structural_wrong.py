@@ -42,6 +42,8 @@ def scores():
 CALLS: dict[str, Any] = {
     "structure": (structure, lambda: cut("model") | {"example_inputs": (X,)}),
     "shrink": (shrink, lambda: cut("model", "masks", "structure")),
+    "idle": (structural.idle, lambda: cut("model", "masks", "structure")),
+    "fold_constants": (structural.fold_constants, lambda: cut("model", "masks", "structure")),
     "shrink_optimizer": (shrink_optimizer, lambda: cut(*_cut())),
     "count": (count, lambda: cut("structure", "masks")),
     "within": (

@@ -36,7 +36,7 @@ SURFACE = {
     "depth": {"Runs", "drop", "measure"},
     "structural": {
         *["Count", "Dim", "Fixed", "Set", "Structure", "count", "shrink", "shrink_optimizer", "structure", "within"],
-        *["drop_experts", "expert_norms"],
+        *["drop_experts", "expert_norms", "Idle", "fold_constants", "idle"],
     },
 }
 
