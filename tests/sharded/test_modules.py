@@ -7,7 +7,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 import masklib.adapters.prune as prune
-from sharded import modules
+from sharded import modules, modules_refused
 from sharded.crew import outcomes, run
 
 MESHES = [(2,), (4,), (2, 2)]
@@ -76,39 +76,39 @@ def test_tensor_parallel_modules_are_pruned_too():
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("adapter", modules.ADAPTERS)
 def test_a_bad_mask_on_one_rank_is_refused_on_all(rank, adapter):
-    results = outcomes(modules.bad_mask_on, rank, adapter, mesh=(2,))
+    results = outcomes(modules_refused.bad_mask_on, rank, adapter, mesh=(2,))
     assert len({(result.kind, result.message) for result in results}) == 1
     assert results[0].kind is (ValueError if rank else TypeError)
 
 
-@pytest.mark.parametrize("call", modules.CALLS_AFTER)
+@pytest.mark.parametrize("call", modules_refused.CALLS_AFTER)
 def test_a_mask_that_one_rank_wrote_into_is_refused_on_all(call):
-    results = outcomes(modules.written_on, 1, call, mesh=(2,))
+    results = outcomes(modules_refused.written_on, 1, call, mesh=(2,))
     assert len({(result.kind, result.message) for result in results}) == 1
     assert "0 and 1 only, got 0.5" in results[0].message
 
 
 def test_a_bad_number_on_one_rank_is_refused_on_all():
-    run(modules.bad_number_on, 1, mesh=(3,))
+    run(modules_refused.bad_number_on, 1, mesh=(3,))
 
 
 def test_nan_on_one_rank_is_refused_on_all():
-    results = outcomes(modules.nan_on, 1, mesh=(2,))
+    results = outcomes(modules_refused.nan_on, 1, mesh=(2,))
     assert len({(result.kind, result.message) for result in results}) == 1
     assert "NaN" in results[0].message
 
 
-@pytest.mark.parametrize("what", modules.REFUSED)
+@pytest.mark.parametrize("what", modules_refused.REFUSED)
 def test_what_a_sharded_module_cannot_do_is_told(what):
-    run(modules.refused, what)
+    run(modules_refused.refused, what)
 
 
 def test_modules_without_values_are_refused():
-    run(modules.on_meta)
+    run(modules_refused.on_meta)
 
 
 def test_pruning_waits_for_the_end_of_a_pass():
-    run(modules.within_a_pass)
+    run(modules_refused.within_a_pass)
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------------

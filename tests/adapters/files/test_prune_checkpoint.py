@@ -1,74 +1,25 @@
-"""Checkpoints that are pruned as a stream: the same bits as in memory, all else as it was, and nothing half done."""
+"""Checkpoints that are pruned as a stream: the same bits as in memory, and all else as it was."""
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from wrong import told
+from streamed_checkpoints import HALF, METHODS, model, tiny
 
 import masklib as ml
-from masklib import _streaming
 from masklib.adapters.files import load_masks, open_checkpoint, prune_checkpoint, save_masks
-from masklib.selection import _items, _loop, _pieces
-
-HALF = partial(ml.l1_unstructured, sparsity=0.5)
-magnitude = ml.scores.magnitude
-
-
-def model(seed=0):
-    """What a small language model has, in several dtypes."""
-    g = torch.Generator().manual_seed(seed)
-    normal = partial(torch.randn, generator=g)
-    tensors = {"model.embed_tokens.weight": normal(40, 8), "model.norm.weight": normal(8)}
-    for i, dtype in enumerate((torch.float32, torch.bfloat16, torch.float16)):
-        tensors |= {f"model.layers.{i}.q.weight": normal(8, 8).to(dtype), f"model.layers.{i}.q.bias": normal(8)}
-        tensors |= {f"model.layers.{i}.mlp.weight": (normal(24, 8) * 3).round().to(dtype)}
-    return {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone(), "steps": torch.arange(3)}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A sharded checkpoint with what comes along, and what does not."""
-    source, tensors = tmp_path / "source", model()
-    source.mkdir()
-    names = list(tensors)
-    files = {"a-00001-of-00002.safetensors": names[::2], "a-00002-of-00002.safetensors": names[1::2]}
-    for file, part in files.items():
-        save_file({n: tensors[n] for n in part}, source / file, metadata={"format": "pt", "of": file})
-    index = {"metadata": {"total_size": 1}, "weight_map": {n: file for file, part in files.items() for n in part}}
-    (source / "a.safetensors.index.json").write_text(json.dumps(index))
-    (source / "config.json").write_text('{"model_type": "x"}')
-    (source / "tokenizer.model").write_bytes(bytes(range(256)) * 9000)
-    (source / "pytorch_model.bin").write_bytes(b"old weights")
-    (source / "original").mkdir()
-    return source
-
-
-@pytest.fixture
-def file(tmp_path):
-    save_file(model(), tmp_path / "source.safetensors", metadata={"format": "pt"})
-    return tmp_path / "source.safetensors"
 
 
 @pytest.fixture(params=[False, True], ids=["as they are", "tiny chunks"])
 def chunks(request, monkeypatch):
     if request.param:
         tiny(monkeypatch)
-
-
-def tiny(monkeypatch, size=7):
-    monkeypatch.setattr(_pieces, "CHUNK", size)
-    monkeypatch.setattr(_loop, "DIRECT", 4)
-    for room in (_items, _streaming):
-        monkeypatch.setattr(room, "REDUCED", 24)
 
 
 def zeroed(tensors, masks):
@@ -80,23 +31,6 @@ def assert_same(found, expected):
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8)), name
-
-
-METHODS = {
-    "l1": HALF,
-    "random": partial(ml.random_unstructured, key=3, sparsity=0.5),
-    "2:4": lambda s, m=None: ml.n_of_m(magnitude(s), m, keep=2, of=4),
-    "rows": partial(ml.compute_mask, sparsity=0.5, groups=ml.rows()),
-    "columns": partial(ml.compute_mask, sparsity=0.5, groups=ml.rows(1)),
-    "channels": partial(ml.ln_structured, n=2, dim=0, amount=0.3),
-    "random channels": partial(ml.random_structured, dim=1, key=1, amount=0.3),
-    "blocks": partial(ml.compute_mask, amount=0.5, groups=ml.blocks((4, 4), p=1)),
-    "erk": lambda s, m=None: ml.layerwise(ml.l1_unstructured)(s, m, sparsity=ml.budgets.erk(s, 0.5)),
-    "kept": lambda s, m=None: ml.layerwise(ml.l1_unstructured)(
-        s, m, keep=ml.budgets.kept(s, ml.budgets.uniform(s, 0.7))
-    ),
-    "history": [HALF, partial(ml.ln_structured, n=1, dim=0, amount=0.2), partial(ml.l1_unstructured, amount=0.5)],
-}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -223,6 +157,12 @@ def test_float8_is_ranked_unless_it_is_scaled(tmp_path):
     assert report.skipped["a.weight"] == "quantized: its numbers are to be scaled by 'a.weight_scale'"
 
 
+@pytest.mark.parametrize("names", [dict.fromkeys(["*.q.weight"]), {"*.q.weight": 1}.keys(), iter(["*.q.weight"])])
+def test_names_may_be_any_iterable(names, file):
+    found = prune_checkpoint(file, None, HALF, names=names).tensors
+    assert list(found) == [n for n in open_checkpoint(file) if n.endswith("q.weight")]
+
+
 # ---- masks ----------------------------------------------------------------------------------------------------------
 
 
@@ -281,116 +221,6 @@ def test_any_flipped_bit_of_a_mask_file_is_refused(size, tmp_path, monkeypatch):
         (tmp_path / "m.safetensors").write_bytes(data)
         with pytest.raises(ValueError, match=r"m\.safetensors"):
             prune_checkpoint(tmp_path / "w.safetensors", None, HALF, masks=tmp_path / "m.safetensors")
-
-
-# ---- what goes wrong ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_nan_is_told_and_nothing_is_written(name, tmp_path):
-    if name.startswith("random"):
-        return
-    tensors = model() | {"model.layers.1.q.weight": torch.full((8, 8), torch.nan)}
-    save_file(tensors, tmp_path / "a.safetensors")
-    (tmp_path / "b.safetensors").write_bytes(b"old")
-    with pytest.raises(ValueError, match=r"^64 NaN in scores of 'model\.layers\.1\.q\.weight'\. "):
-        prune_checkpoint(tmp_path / "a.safetensors", tmp_path / "b.safetensors", METHODS[name])
-    assert (tmp_path / "b.safetensors").read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors"]
-
-
-BAD = {
-    "`source` must be a path": lambda a, b: prune_checkpoint(None, b, HALF),
-    "`source` must be a path ": lambda a, b: prune_checkpoint([a], b, HALF),
-    "cannot be read: No such file": lambda a, b: prune_checkpoint("nowhere.safetensors", b, HALF),
-    "`target` must be a path": lambda a, b: prune_checkpoint(a, 3, HALF),
-    "`target` must be a file or new": lambda a, b: prune_checkpoint(a, Path(a).parent, HALF),
-    "`method` must be a method with its numbers bound": lambda a, b: prune_checkpoint(a, b, 0.5),
-    "`method` must be a method with its numbers bound, or": lambda a, b: prune_checkpoint(a, b, "l1"),
-    "`history[0]` must be callable": lambda a, b: prune_checkpoint(a, b, [0.5]),
-    "Give exactly one of `amount`": lambda a, b: prune_checkpoint(a, b, ml.l1_unstructured),
-    "`method(scores, default_mask)` must be of the form": lambda a, b: prune_checkpoint(a, b, lambda s, m: 3),
-    "`method(scores, default_mask)` must have exactly": lambda a, b: prune_checkpoint(a, b, lambda s, m: {}),
-    "must be bool (True = kept)": lambda a, b: prune_checkpoint(a, b, lambda s, m: s),
-    "needs all of a tensor that is read in parts": lambda a, b: prune_checkpoint(
-        a, b, lambda s, m: HALF(ml.scores.lamp(s), m)
-    ),
-    "`names` must be names, globs": lambda a, b: prune_checkpoint(a, b, HALF, names=3),
-    "`names` must be names, globs, or": lambda a, b: prune_checkpoint(a, b, HALF, names=[3]),
-    "`names` has ['nothing.*'], which fit no tensor": lambda a, b: prune_checkpoint(a, b, HALF, names="nothing.*"),
-    "`names('": lambda a, b: prune_checkpoint(a, b, HALF, names=lambda n, t: None),
-    "`names` picks no tensor to prune": lambda a, b: prune_checkpoint(a, b, HALF, names=[]),
-    "`masks` must be bool tensors by name, or the path": lambda a, b: prune_checkpoint(a, b, HALF, masks=3),
-    "For example masks=load_masks(path).masks.": lambda a, b: prune_checkpoint(a, b, HALF, masks=({}, (), "0.1")),
-    "`masks` must be a file of masks of this version": lambda a, b: prune_checkpoint(a, b, HALF, masks=a),
-    "`source` 'no' cannot be read: No such file": lambda a, b: prune_checkpoint("no", b, HALF),
-    "`target` 'no' cannot be found: No such file": lambda a, b: prune_checkpoint(a, "no/b.safetensors", HALF),
-    "`target` must be a path that the system knows, got '~/b'": lambda a, b: prune_checkpoint(a, "~/b", HALF),
-    "`target` must be a file, got 'b/', which ends as a folder does": lambda a, b: prune_checkpoint(a, "b/", HALF),
-    "Pass 'b.safetensors'.": lambda a, b: prune_checkpoint(a, "b.bin", HALF),
-    "why not: {'model.norm.weight': 'of one dim'}. Pass": lambda a, b: prune_checkpoint(
-        a, b, HALF, names="model.norm*"
-    ),
-    "`masks` of 'model.layers.0.q.weight' must be bool": lambda a, b: prune_checkpoint(
-        a, b, HALF, masks={"model.layers.0.q.weight": torch.ones(8, 8)}
-    ),
-    "`masks` must be of tensors that are pruned, got 'steps', which stays": lambda a, b: prune_checkpoint(
-        a, b, HALF, masks={"steps": torch.ones(3) > 0}
-    ),
-    "got 'x', which stays as it is: it has no such tensor": lambda a, b: prune_checkpoint(
-        a, b, HALF, masks={"x": torch.ones(3) > 0}
-    ),
-    "`progress` must be callable": lambda a, b: prune_checkpoint(a, b, HALF, progress=3),
-    "must be real floating or integer": lambda a, b: prune_checkpoint(a, b, HALF, names=lambda n, t: n == "flags"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_a_bad_call_has_a_sentence_and_writes_nothing(message, tmp_path):
-    source = tmp_path / "a.safetensors"
-    save_file({**model(), "flags": torch.ones(2, 2) > 0}, source)
-    before = source.read_bytes()
-    with pytest.raises((ValueError, TypeError, OSError)) as caught:
-        BAD[message](str(source), str(tmp_path / "b.safetensors"))
-    assert message.strip() in str(caught.value)
-    assert os.listdir(tmp_path) == ["a.safetensors"]
-    assert source.read_bytes() == before
-
-
-@pytest.mark.parametrize("names", [dict.fromkeys(["*.q.weight"]), {"*.q.weight": 1}.keys(), iter(["*.q.weight"])])
-def test_names_may_be_any_iterable(names, file):
-    found = prune_checkpoint(file, None, HALF, names=names).tensors
-    assert list(found) == [n for n in open_checkpoint(file) if n.endswith("q.weight")]
-
-
-def test_wrong_things_are_told_in_our_words(file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.fsync", lambda number: None)
-    arguments = {"source": str(file), "target": "b", "method": HALF, "names": None, "masks": None}
-    assert told(prune_checkpoint, lambda: dict(arguments), (ValueError, TypeError, OSError)) == ""
-
-
-def test_pickles_are_refused(tmp_path):
-    torch.save({"w": torch.ones(2, 2)}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"`source` must be a safetensors file or a folder of them, got \['a\.pt'\]"):
-        prune_checkpoint(tmp_path / "a.pt", tmp_path / "b.safetensors", HALF)
-
-
-def test_a_disk_that_is_too_small_is_told_first(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 10}))
-    with pytest.raises(OSError, match=r"needs [\d,]+ bytes, and the disk has 10 free"):
-        prune_checkpoint(file, tmp_path / "b.safetensors", lambda s, m: pytest.fail("ranked"))
-
-
-@pytest.mark.parametrize("is_wrong", [False, True])
-def test_a_file_that_changes_meanwhile_is_refused(is_wrong, file, tmp_path):
-    def method(scores, mask):
-        os.utime(file, (1, 1))
-        return 3 if is_wrong else HALF(scores, mask)
-
-    with pytest.raises(ValueError, match="changed since it was opened"):
-        prune_checkpoint(file, tmp_path / "b.safetensors", method)
-    assert not (tmp_path / "b.safetensors").exists()
 
 
 # ---- the report -----------------------------------------------------------------------------------------------------
