@@ -245,7 +245,8 @@ def _total(part: Any) -> Any:
 
 
 def _dead_share(kept: Tensor, size: Any) -> Tensor:
-    return (size - kept).double() / max(int(size), 1)
+    whole = torch.full((), max(int(size), 1), dtype=torch.float64, device=kept.device)
+    return (size - kept).double() / whole  # a GPU multiplies by the inverse of a number of Python, and rounds twice
 
 
 def _both(a: Tensor, b: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ def keeps_zeros(optimizer: Optimizer, params: Mapping[str, Tensor]) -> bool:
 @torch.enable_grad()
 def _keeps(kind: Any, group: dict[str, Any]) -> bool:
     chance = torch.Generator().manual_seed(0)
-    numbers = torch.randn(3, 4, 6, generator=chance)  # of full rank: what mixes rows or columns has to show
-    dead = torch.rand(4, 6, generator=chance) < 0.4
+    # of full rank: what mixes rows or columns has to show
+    numbers = torch.randn(3, 4, 6, generator=chance, device="cpu")
+    dead = torch.rand(4, 6, generator=chance, device="cpu") < 0.4
     param = nn.Parameter(numbers[0].masked_fill(dead, 0))
     twin = kind([param])
     twin.param_groups[0].update({key: value for key, value in group.items() if key not in ("params", "param_names")})

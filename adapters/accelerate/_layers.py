@@ -15,7 +15,7 @@ from .._module.weights import is_conv1d
 # that it does not check them. Whoever loads one of these layers has not asked for that.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor([0, 0], [], torch.zeros(0), (1, 1), check_invariants=False)
+    torch.sparse_csr_tensor([0, 0], [], torch.zeros(0, device="cpu"), (1, 1), device="cpu", check_invariants=False)
 
 _PARTS = ("crow_indices", "col_indices", "values")
 
@@ -108,7 +108,7 @@ class SparseLinear(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The order of the product, as a tensor, so that any format of files can hold it."""
-        return torch.tensor([int(self.rows_first)])
+        return torch.tensor([int(self.rows_first)], device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the order of the product."""

@@ -29,7 +29,7 @@ class Runs(NamedTuple):
         """
         start = min(range(len(self.scores)), key=lambda i: float(self.scores[self.blocks[i]]))
         dropped = range(start, start + self.length)
-        return {name: torch.tensor(i not in dropped) for i, name in enumerate(self.blocks)}
+        return {name: torch.tensor(i not in dropped, device="cpu") for i, name in enumerate(self.blocks)}
 
     def __str__(self) -> str:
         """One line a run."""

@@ -60,7 +60,7 @@ class Reading:
 
     def elements(self, entry: Entry, start: int, stop: int) -> Tensor:
         """A run of the elements of a tensor, flat, in memory of its own; any thread may ask."""
-        values = torch.empty(stop - start, dtype=entry.dtype)
+        values = torch.empty(stop - start, dtype=entry.dtype, device="cpu")
         data: Any = values.view(torch.uint8).numpy()
         at = entry.offset + start * entry.dtype.itemsize
         _fill(entry.path, self._files[entry.path][0].fileno(), memoryview(data), at)

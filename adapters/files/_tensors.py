@@ -29,7 +29,9 @@ def tensor_of(header: Header, entry: Entry) -> Tensor:
         read_exactly(entry.path, file, data.numpy())
     if entry.dtype == torch.bool and entry.numel and int(data.max()) > 1:
         raise broken(entry.path, f"{shown(entry.name)} must be bool, and holds bytes that are neither 0 nor 1")
-    return data.view(entry.dtype).view(entry.shape) if entry.numel else torch.empty(entry.shape, dtype=entry.dtype)
+    if not entry.numel:
+        return torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
+    return data.view(entry.dtype).view(entry.shape)
 
 
 def _room(entry: Entry) -> Tensor:

@@ -134,6 +134,7 @@ def _masks(value: Any, sites: Mapping[str, Site]) -> dict[str, Tensor]:
     _read.known_names(masks, sites, "default_masks", "the weights to prune")
     for name, mask in masks.items():
         param = sites[name].param
-        here = torch.zeros(()).expand(param.shape) if param.is_meta else param  # masks of a checkpoint are on the CPU
+        # masks of a checkpoint are on the CPU
+        here = torch.zeros((), device="cpu").expand(param.shape) if param.is_meta else param
         _read.mask_like(mask, here, _read.place(name, "default_masks"), repr(name))
     return dict(masks)

@@ -119,7 +119,7 @@ class OnDisk:
 
     def __getitem__(self, index: int) -> Tensor:
         dtype, shape, device = self._like[index]
-        state = torch.empty(shape, dtype=dtype)
+        state = torch.empty(shape, dtype=dtype, device="cpu")
         with opened(self._path(index)) as file:
             read_exactly(self._path(index), file, state.view(-1).view(torch.uint8).numpy())
         return state.to(device)

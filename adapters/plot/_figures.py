@@ -198,8 +198,9 @@ def scores(scores: Any, masks: Any, *, bins: int = 100, ax: Axes | None = None) 
     kept = _read.masks(masks, scores, "masks")
     for name, tensor in entries.items():
         given.has_values(name, tensor, "scores")
-    alive = torch.cat([m.detach().flatten().cpu() for m in kept.values()]) if kept else torch.zeros(0, dtype=torch.bool)
-    values = torch.cat([t.detach().flatten().cpu().double() for t in entries.values()]) if entries else torch.zeros(0)
+    nothing = torch.zeros(0, device="cpu")
+    alive = torch.cat([m.detach().flatten().cpu() for m in kept.values()]) if kept else nothing.bool()
+    values = torch.cat([t.detach().flatten().cpu().double() for t in entries.values()]) if entries else nothing
     if not values.numel() or not bool(values.isfinite().all()):
         raise ValueError("`scores` must hold finite numbers, one at least. Leave out what is infinite or NaN.")
     number, ax = given.count(bins, "bins", "bins=100"), given.axes(ax)

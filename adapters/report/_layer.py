@@ -110,7 +110,7 @@ class _Lines:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.sides = (shape[1], prod(shape[2:])) if len(shape) > 1 else ()
         self.rows = 0  # dead ones
-        self.columns = torch.full(shape[1:2], prod(shape) == 0) if self.sides else torch.zeros(0)
+        self.columns = torch.full(shape[1:2] if self.sides else (0,), prod(shape) == 0, device="cpu")
 
     def see(self, run: Tensor, kept: int) -> None:
         """Look at whole rows."""

@@ -22,10 +22,10 @@ def dead_units(structure: Structure, masks: Mapping[str, Tensor]) -> list[Tensor
 
 
 def _dead(each: Set, masks: Mapping[str, Tensor]) -> Tensor:
-    dead = torch.ones(each.units, dtype=torch.bool)
+    dead = torch.ones(each.units, dtype=torch.bool, device="cpu")
     for d in each.dims:
         if d.name not in masks:
-            return torch.zeros(each.units, dtype=torch.bool)
+            return torch.zeros(each.units, dtype=torch.bool, device="cpu")
         alive = masks[d.name].movedim(d.dim, 0).flatten(1).any(1) if masks[d.name].dim() > 1 else masks[d.name]
         dead &= ~alive.cpu()[d.places].any(1)
     return dead
@@ -41,7 +41,8 @@ def kept_places(structure: Structure, dead: list[Tensor], shapes: Mapping[str, A
     kept: dict[str, dict[int, Tensor]] = {}
     for each, gone in zip(structure.sets, dead):
         for d in (*each.dims, *each.buffers) if gone.any() else ():
-            stay = kept.setdefault(d.name, {}).setdefault(d.dim, torch.ones(shapes[d.name][d.dim], dtype=torch.bool))
+            whole = torch.ones(shapes[d.name][d.dim], dtype=torch.bool, device="cpu")
+            stay = kept.setdefault(d.name, {}).setdefault(d.dim, whole)
             stay[d.places[gone].reshape(-1)] = False
     return {name: {dim: stay.nonzero()[:, 0] for dim, stay in dims.items()} for name, dims in kept.items()}
 

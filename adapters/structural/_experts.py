@@ -149,7 +149,7 @@ def _dead(masks: Any, structure: Structure) -> list[Tensor]:
                 f"{mask.dtype} of shape {tuple(mask.shape)}. For example compute_mask(scores, keep=4)."
             )
     dead = [
-        ~masks[path].cpu() if path in masks else torch.zeros(each.units, dtype=torch.bool)
+        ~masks[path].cpu() if path in masks else torch.zeros(each.units, dtype=torch.bool, device="cpu")
         for path, each in experts.items()
     ]
     ended = [path for path, gone in zip(experts, dead) if gone.all()]

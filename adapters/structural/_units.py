@@ -79,7 +79,7 @@ def _owned(dims: Sequence[Dim], shape: Sequence[int]) -> Tensor | None:
     if len(dims) == 1:
         return None
     units, places = last.places.shape
-    own = torch.ones([units, places, *shape[: last.dim], *shape[last.dim + 1 :]], dtype=torch.bool)
+    own = torch.ones([units, places, *shape[: last.dim], *shape[last.dim + 1 :]], dtype=torch.bool, device="cpu")
     for d in dims[:-1]:
         along = 2 + d.dim - (d.dim > last.dim)
         index = d.places.reshape([units, *[1] * (along - 1), -1, *[1] * (own.dim() - along - 1)])

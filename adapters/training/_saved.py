@@ -45,7 +45,10 @@ def state_dict(pruning: Any) -> dict[str, Any]:
         "observed": pruning._seen is not None,
         "update": described(pruning.update, pruning._hold),
         **{key: {n: t.detach().clone() for n, t in group.items()} for key, group in groups.items()},
-        "evidence": {str(i): torch.as_tensor(leaf).detach().clone() for i, leaf in enumerate(leaves)},
+        "evidence": {
+            str(i): torch.as_tensor(leaf, device=None if isinstance(leaf, Tensor) else "cpu").detach().clone()
+            for i, leaf in enumerate(leaves)
+        },
     }
 
 

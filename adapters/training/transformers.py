@@ -107,8 +107,11 @@ def _checkpoint(args: Any, state: Any) -> Path:
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    flat = {"step": torch.tensor(state["step"]), "observed": torch.tensor(state["observed"])}
-    flat["update"] = torch.tensor(list(state["update"].encode()), dtype=torch.uint8)
+    flat = {
+        "step": torch.tensor(state["step"], device="cpu"),
+        "observed": torch.tensor(state["observed"], device="cpu"),
+    }
+    flat["update"] = torch.tensor(list(state["update"].encode()), dtype=torch.uint8, device="cpu")
     groups = {key: group for key, group in state.items() if isinstance(group, dict)}
     tensors = {f"{key}/{name}": t.contiguous() for key, group in groups.items() for name, t in group.items()}
     save_file({**flat, **tensors}, path)

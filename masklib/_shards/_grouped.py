@@ -28,7 +28,7 @@ class Grouped(NamedTuple):
         if self.folding is not None:
             padding = torch.ones_like(scores, dtype=torch.bool) if self.folding.padded and alive is None else alive
             live = None if padding is None else self.folding.matrix(padding)
-            return [(torch.arange(len(self.rows)), self.folding.matrix(scores), live)]
+            return [(torch.arange(len(self.rows), device="cpu"), self.folding.matrix(scores), live)]
         flat, living = scores.reshape(-1), None if alive is None else alive.reshape(-1)
         return [self._of_length(which, flat, living) for which in _lengths(self.counts)]
 
@@ -36,7 +36,7 @@ class Grouped(NamedTuple):
         """Rows of about one length as a matrix, the shorter ones filled up with what is dead."""
         counts = self.counts[which]
         width = int(counts.max())
-        step = torch.arange(width)
+        step = torch.arange(width, device="cpu")
         first = (self.counts.cumsum(0) - self.counts)[which]
         inside = step < counts[:, None]
         index = self.order[(first[:, None] + step).clamp(max=max(len(self.order) - 1, 0))].to(scores.device)
@@ -59,15 +59,15 @@ class Grouped(NamedTuple):
 def rows_of(folding: Folding, layout: Layout) -> Tensor:
     """The row that each entry of a shard is in, in the shard's shape; -1 for none."""
     if 0 in layout.sizes:
-        return torch.empty(layout.sizes, dtype=torch.int64)
+        return torch.empty(layout.sizes, dtype=torch.int64, device="cpu")
     if folding.into is None:
         return layout.flat()
     if folding.where is not None:
         return folding.where(layout.axes()).expand(layout.sizes)
     size = int(np.prod(layout.shape))
-    places = folding.matrix(torch.arange(1, size + 1).view(layout.shape))  # 0 is padding
-    row_of = torch.full((size + 1,), -1)
-    row_of[places.reshape(-1)] = torch.arange(folding.rows).repeat_interleave(folding.elements)
+    places = folding.matrix(torch.arange(1, size + 1, device="cpu").view(layout.shape))  # 0 is padding
+    row_of = torch.full((size + 1,), -1, device="cpu")
+    row_of[places.reshape(-1)] = torch.arange(folding.rows, device="cpu").repeat_interleave(folding.elements)
     return row_of[1:][layout.flat()]
 
 
@@ -83,7 +83,7 @@ def _as_folded(own: Folding | None, row: Tensor) -> Grouped | None:
         return None
     matrix = own.matrix(row)
     if not own.padded:
-        rows, counts = matrix[:, 0], torch.full((own.rows,), own.elements)
+        rows, counts = matrix[:, 0], torch.full((own.rows,), own.elements, device="cpu")
         same = bool((matrix == rows[:, None]).all())
     else:
         here = own.matrix(torch.ones_like(row, dtype=torch.bool))
@@ -93,7 +93,7 @@ def _as_folded(own: Folding | None, row: Tensor) -> Grouped | None:
         return None
     if int(counts.sum()) != row.numel():
         return None
-    return Grouped(rows, counts, own, torch.empty(0, dtype=torch.int64))
+    return Grouped(rows, counts, own, torch.empty(0, dtype=torch.int64, device="cpu"))
 
 
 def by_sorting(row: Tensor) -> Grouped:
@@ -110,6 +110,6 @@ def _lengths(counts: Tensor) -> list[Tensor]:
     if not len(counts):
         return []
     if bool((counts == counts[0]).all()):
-        return [torch.arange(len(counts))]
+        return [torch.arange(len(counts), device="cpu")]
     size = torch.frexp(counts.double()).exponent
     return [(size == s).nonzero()[:, 0] for s in size.unique()]

@@ -145,7 +145,7 @@ def _ranked(
     found = np.unique(have // pools.items)
     place = np.searchsorted(found, have // pools.items) * pools.items + have % pools.items
     index, size = torch.from_numpy(place), len(found) * pools.items
-    matrix, live = scores.new_zeros(size), torch.zeros(size, dtype=torch.bool)
+    matrix, live = scores.new_zeros(size), torch.zeros(size, dtype=torch.bool, device="cpu")
     matrix[index], live[index] = scores, torch.from_numpy(np.concatenate(alive)) if alive else True
     shape = len(found), pools.items
     real = torch.from_numpy(np.bincount(place // pools.items, minlength=len(found))) if pools.padded else None

@@ -72,7 +72,9 @@ def _are_those_of_the_whole(folding: Folding, own: Folding | None, at: Layout) -
         return False
     rows = own.matrix(rows_of(folding, at)).view(own.pools, own.items)
     first = rows[:, :1]
-    return bool((first % folding.items == 0).all()) and bool((rows - first == torch.arange(own.items)).all())
+    return bool((first % folding.items == 0).all()) and bool(
+        (rows - first == torch.arange(own.items, device="cpu")).all()
+    )
 
 
 def _ranked(call: Call, name: str, folding: Folding, own: Folding | None) -> Tensor:

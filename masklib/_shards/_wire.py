@@ -95,7 +95,7 @@ class Wire:
 
     def _fixed(self, numbers: list[int]) -> Array:
         """Equally many numbers of every rank."""
-        table = torch.tensor([numbers], dtype=torch.int64).view(1, len(numbers)).to(self._device)
+        table = torch.tensor([numbers], dtype=torch.int64, device="cpu").view(1, len(numbers)).to(self._device)
         for dim in reversed(range(self._mesh.ndim)):
             table = torch.cat(_all_gather(table.contiguous(), self._mesh, dim))
         return table.cpu().numpy()

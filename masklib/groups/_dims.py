@@ -46,7 +46,7 @@ def is_first(shape: Sequence[int], dim: int) -> int:
 
 def raveled(indices: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     """The flat row-major index of indices along each of some dims, which broadcast."""
-    flat = torch.zeros([1] * (indices[0].dim() if indices else 0), dtype=torch.int64)
+    flat = torch.zeros([1] * (indices[0].dim() if indices else 0), dtype=torch.int64, device="cpu")
     for index, size in zip(indices, sizes):
         flat = flat * size + index
     return flat

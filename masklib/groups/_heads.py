@@ -49,7 +49,7 @@ class Heads:
         along = dimension(self.dim, shape)
 
         def where(index: Sequence[Tensor]) -> Tensor:
-            item_of = [torch.arange(part) // max(part // self.count, 1) for part in sizes]
+            item_of = [torch.arange(part, device="cpu") // max(part // self.count, 1) for part in sizes]
             return torch.cat(item_of)[index[along]]
 
         return Folding(None, items, sum(widths), runs, joined, where=where)

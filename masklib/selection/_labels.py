@@ -26,8 +26,9 @@ def lowest_labelled(
     if not scores:
         return []
     no_nan(scores, alive, names)
-    live = torch.cat([_live(s, a).reshape(-1) for s, a in zip(scores, alive)])
-    ids, item = torch.cat([i.reshape(-1).long() for i in items]).unique(return_inverse=True)
+    home = scores[0].device  # labels may be elsewhere, as those that a group makes are
+    live = torch.cat([_live(s, a).reshape(-1).to(home) for s, a in zip(scores, alive)])
+    ids, item = torch.cat([i.reshape(-1).long().to(home) for i in items]).unique(return_inverse=True)
     totals = _totals(scores, live, item, len(ids))
     opposite_infinities(totals, [])
     item_alive = torch.zeros(len(ids), dtype=torch.bool, device=live.device).index_put((item[live],), live.new_ones(()))
@@ -36,7 +37,7 @@ def lowest_labelled(
     else:
         (keep,) = lowest([totals], [item_alive], number, counting, names, False)
     parts = (live & keep[item]).split([s.numel() for s in scores])
-    return [part.view(s.shape).clone() for part, s in zip(parts, scores)]
+    return [part.view(s.shape).to(s.device, copy=True) for part, s in zip(parts, scores)]
 
 
 def _live(scores: Tensor, alive: Tensor | None) -> Tensor:
@@ -47,16 +48,18 @@ def _totals(scores: Sequence[Tensor], live: Tensor, item: Tensor, count: int) ->
     """The sum of each item's live scores; single elements stand for themselves, in an order that is exact."""
     single = count == item.numel()
     parts = comparable(scores) if single else [s.double() for s in scores]
-    values = torch.cat([part.reshape(-1) for part in parts]).masked_fill(~live, 0)
+    values = torch.cat([part.reshape(-1).to(live.device) for part in parts]).masked_fill(~live, 0)
     return torch.empty_like(values).index_put((item,), values) if single else _sums(values, item, count)
 
 
 def _sums(values: Tensor, item: Tensor, count: int) -> Tensor:
-    return values.new_zeros(count).index_add(0, item, values)
+    """Sums in the order of the elements, on the CPU: a GPU adds in another order each time, and rounds otherwise."""
+    values, home = values.cpu(), values.device
+    return values.new_zeros(count).index_add(0, item.cpu(), values).to(home)
 
 
 def _pool_of_items(pools: Sequence[Tensor], item: Tensor, count: int) -> Tensor:
-    pool = torch.cat([p.reshape(-1).long() for p in pools]).unique(return_inverse=True)[1]
+    pool = torch.cat([p.reshape(-1).long().to(item.device) for p in pools]).unique(return_inverse=True)[1]
     pool_of_item = item.new_zeros(count).index_put((item,), pool)
     constant_pools(pool_of_item[item] == pool)
     return pool_of_item

@@ -14,7 +14,6 @@ _UNSIGNED = {
     torch.int64: torch.uint64,
 }
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}  # torch does not compare these themselves
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def magnitude(tensor: Tensor) -> Tensor:
@@ -52,12 +51,3 @@ def comparable(scores: Sequence[Tensor]) -> list[Tensor]:
     """The scores in one dtype that torch sorts as they do, -0.0 as 0.0."""
     dtype = torch_dtype(s.dtype for s in scores)
     return [ordered(s, dtype, by_magnitude=False) + 0 for s in scores]
-
-
-def integer_keys(scores: Tensor, by_magnitude: bool) -> Tensor:
-    """Integers in the order of the scores, of as many bits; -0.0 is 0.0, NaN is somewhere."""
-    values = ordered(scores, scores.dtype, by_magnitude)
-    if not values.is_floating_point():
-        return values
-    bits = (values + 0.0).view(_BITS[values.element_size()])
-    return bits ^ ((bits >> 8 * values.element_size() - 1) & torch.iinfo(bits.dtype).max)

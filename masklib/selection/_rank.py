@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib.selection import _short, _short_device, _small
+from masklib.selection import _short, _small, _sorted
 from masklib.selection._device import Device
 from masklib.selection._floors import above_floors
 from masklib.selection._loop import HasNaN, cut_lowest
@@ -58,9 +58,12 @@ def _kill_lowest(scores: Sequence[Tensor], alive: _Alive, how_many: _HowMany, by
         die = how_many(stream.live, stream.elements)
         return stream.masks_of(cut_lowest(stream, die), stream.live - die)
     source: Memory | Device
+    elements = sum(s.numel() for s in scores)
     if not all(s.is_cpu for s in scores):
+        if elements <= _sorted.MOST and len({s.device for s in scores}) == 1:
+            return _sorted.kill_lowest(scores, alive, how_many, by_magnitude)
         source = Device(scores, alive, by_magnitude)
-    elif sum(s.numel() for s in scores) <= _small.MOST:
+    elif elements <= _small.MOST:
         return _small.kill_lowest(scores, alive, how_many, by_magnitude)
     else:
         source = Memory(scores, alive, by_magnitude)
@@ -113,4 +116,4 @@ def _rows_on_device(
     live = torch.tensor(width, device=home) if alive is None else alive.sum(1)
     real = torch.tensor(width, device=home) if items is None else items.to(home)
     die = dying(counting, number.to(home), live, real, [name]).long()
-    return _short_device.kill_lowest_in_rows(scores, alive, die.to(scores.device).expand(pools), by_magnitude)
+    return _sorted.kill_lowest_in_rows(scores, alive, die.to(scores.device).expand(pools), by_magnitude)

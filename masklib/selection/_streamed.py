@@ -102,7 +102,7 @@ class Streamed(Tensor):
 
     def whole(self) -> Tensor:
         """All of it, in memory."""
-        result = torch.empty(self.shape, dtype=self.dtype)
+        result = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         for start, stop in runs(self.numel(), self.unit):
             result.view(-1)[start:stop] = self.read(start, stop)
         return result
@@ -170,7 +170,7 @@ def _constant(func: Any, template: Tensor, rest: Sequence[Any], kwargs: Mapping[
     options = {**kwargs, "memory_format": torch.contiguous_format}
 
     def run(start: int, stop: int, _: Memo) -> Tensor:
-        return func(torch.empty(stop - start, dtype=template.dtype), *rest, **options)
+        return func(torch.empty(stop - start, dtype=template.dtype, device="cpu"), *rest, **options)
 
     one = run(0, 1, {})
     return Streamed(template.shape, one.dtype, run, 1, template.numel() * int(one != 0))
@@ -187,7 +187,7 @@ def _elementwise(func: Any, args: Any, kwargs: Any) -> Streamed | None:
         own, named = pytree.tree_map_only(Tensor, lambda t: part(t) if t.shape == shape else t, (args, kwargs))
         return func(*own, **named)
 
-    none = of(lambda t: torch.empty(0, dtype=t.dtype))
+    none = of(lambda t: torch.empty(0, dtype=t.dtype, device="cpu"))
     if not isinstance(none, Tensor) or none.shape != (0,):
         return None
     together = math.lcm(*(t.unit for t in given if isinstance(t, Streamed)))
@@ -201,7 +201,9 @@ def _reduced(func: Any, tensor: Streamed) -> Tensor:
     if count is None:
         sizes = runs(tensor.numel(), tensor.unit)
         count = tensor.ones = sum(int(torch.count_nonzero(tensor.read(start, stop))) for start, stop in sizes)
-    return torch.tensor({_aten.any.default: count > 0, _aten.all.default: count == tensor.numel()}.get(func, count))
+    return torch.tensor(
+        {_aten.any.default: count > 0, _aten.all.default: count == tensor.numel()}.get(func, count), device="cpu"
+    )
 
 
 def refuse(what: Any) -> Any:

@@ -79,10 +79,11 @@ def test_what_is_pruned_there_is_loaded_here(gpu):
 def test_models_over_two_devices_are_ranked_together(gpu):
     here, there = net(), net()
     there[3].to(gpu)
-    for model in (here, there):
-        WAYS["all together"](model)
-    assert torch.equal(here[0].weight_mask, there[0].weight_mask)
-    assert torch.equal(here[3].weight_mask, there[3].weight_mask.cpu())
+    expected, masks = (HALF(dict(model.named_parameters())) for model in (here, there))
+    assert [m.is_cuda for m in masks.values()] == [False, False, True, True]
+    assert all(torch.equal(m.cpu(), expected[n]) for n, m in masks.items())
+    with pytest.raises(ValueError, match="must be on one device"):
+        WAYS["all together"](there)
 
 
 def test_a_report_of_a_model_on_a_gpu(gpu):
@@ -128,3 +129,41 @@ def test_masks_apply_in_a_captured_graph(gpu):
     graph.replay()
     torch.cuda.synchronize()
     assert torch.allclose(out, (weight * mask) @ x.T, atol=1e-4)
+
+
+SIZES = (1, 12, 13, 1000, 2**21, 2**21 + 1, 3 * 2**22 + 5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["normal", "ties", "equal", "sorted", "half dead"])
+def test_pools_of_any_size(size, kind, gpu):
+    """Sorted whole up to some millions, cut in a few passes above; as one tensor and as many."""
+    scores = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    scores = {"ties": lambda s: s.round(), "equal": torch.ones_like, "sorted": lambda s: s.sort().values}.get(
+        kind, lambda s: s
+    )(scores)
+    alive = torch.rand(size, generator=torch.Generator().manual_seed(1)) < 0.5 if kind == "half dead" else None
+    there = None if alive is None else alive.to(gpu)
+    for amount in (0.0, 0.3, 0.5, 0.999, 1.0):
+        expected = ml.compute_mask(scores, alive, amount=amount)
+        assert torch.equal(ml.compute_mask(scores.to(gpu), there, amount=amount).cpu(), expected)
+        many = {f"{i:02}": part for i, part in enumerate(scores.split(max(1, size // 7)))}
+        lives = None if alive is None else dict(zip(many, alive.split(max(1, size // 7))))
+        masks = ml.compute_mask(
+            {n: t.to(gpu) for n, t in many.items()},
+            None if lives is None else {n: t.to(gpu) for n, t in lives.items()},
+            amount=amount,
+        )
+        assert torch.equal(torch.cat([m.cpu() for m in masks.values()]), expected)
+
+
+@pytest.mark.parametrize("shape", [(1000, 12), (1000, 13), (333, 64), (64, 5000), (3, 70000), (1, 40)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.int64, torch.float64])
+def test_rows_of_any_length(shape, dtype, gpu):
+    scores = (3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))).to(dtype)
+    alive = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    for mask in (None, alive):
+        there = None if mask is None else mask.to(gpu)
+        for number in ({"amount": 0.5}, {"sparsity": 0.8}, {"keep": 3}):
+            expected = ml.compute_mask(scores, mask, groups=ml.rows(), **number)
+            assert torch.equal(ml.compute_mask(scores.to(gpu), there, groups=ml.rows(), **number).cpu(), expected)

@@ -23,11 +23,14 @@ HALF = partial(ml.l1_unstructured, amount=0.5)
 def mesh(tmp_path):
     if not dist.is_nccl_available():
         pytest.skip("needs NCCL")
+    torch.cuda.set_device(0)
     dist.init_process_group(
         "nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1, device_id=torch.device("cuda:0")
     )
-    yield init_device_mesh("cuda", (1,))
-    dist.destroy_process_group()
+    try:
+        yield init_device_mesh("cuda", (1,))
+    finally:
+        dist.destroy_process_group()
 
 
 METHODS = {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import masklib as ml
-from masklib.selection import _loop, _memory, _pieces, _rank, _short, _small
+from masklib.selection import _device, _loop, _memory, _pieces, _rank, _short, _small, _sorted
 from masklib.selection._device import Device
 from masklib.testing import _oracle as oracle
 from masklib.testing import scored, scores
@@ -30,6 +30,9 @@ def small(request, monkeypatch):
     monkeypatch.setattr(_short, "_BLOCK", chunk)
     monkeypatch.setattr(_short, "_SORTED", 4 * step)
     monkeypatch.setattr(_short, "_STEP", step)
+    monkeypatch.setattr(_device, "_SAMPLE", 4 * direct)
+    monkeypatch.setattr(_device, "_FEW", direct)
+    monkeypatch.setattr(_sorted, "_ROWS", chunk)
     monkeypatch.setattr(_loop, "DIRECT", direct)
     monkeypatch.setattr(_small, "MOST", direct)
     monkeypatch.setattr(_loop, "_SIGMAS", sigmas)
@@ -37,10 +40,15 @@ def small(request, monkeypatch):
 
 
 def on_device(s, m, share, magnitude=False):
-    """What runs on other devices."""
+    """What runs on other devices, where long pools are cut and shorter ones sorted."""
     source = Device(s, m, magnitude)
     die = share if isinstance(share, int) else round(share * source.live)
-    return source.masks(_loop.cut_lowest(source, die))
+    masks = source.masks(_loop.cut_lowest(source, die))
+    assert all(torch.equal(a, b) for a, b in zip(masks, _sorted.kill_lowest(s, m, lambda *_: die, magnitude)))
+    assert len({mask.untyped_storage().data_ptr() for mask in masks if mask.numel()}) == sum(
+        mask.numel() > 0 for mask in masks
+    )
+    return masks
 
 
 def by_sort(s, m, share):
