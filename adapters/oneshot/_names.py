@@ -77,9 +77,9 @@ def _opened(masks: Any, model: Any, source: Any) -> tuple[Any, dict[str, Tensor]
 def _check(masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor], whose: str) -> None:
     _read.known_names(masks, tensors, "masks", whose)
     for name, mask in masks.items():
-        here = torch.zeros(()).expand(tensors[name].shape)
+        here = torch.zeros((), device="cpu").expand(tensors[name].shape)
         _read.mask_like(mask, here, _read.place(name, "masks"), repr(name))
 
 
 def _whole(shape: Any) -> Tensor:
-    return torch.ones(shape, dtype=torch.bool)
+    return torch.ones(shape, dtype=torch.bool, device="cpu")

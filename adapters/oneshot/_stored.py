@@ -98,7 +98,9 @@ class Stored:
 
     def packed_masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks as the checkpoint would have them; what has none of its own is whole."""
-        return self.origins.packed(masks, lambda name: torch.ones(self._empty[name].shape, dtype=torch.bool))
+        return self.origins.packed(
+            masks, lambda name: torch.ones(self._empty[name].shape, dtype=torch.bool, device="cpu")
+        )
 
     def _read(self, names: Iterable[str], device: torch.device | None = None) -> dict[str, Tensor]:
         """The values of parameters and buffers; those that are tied are one tensor."""
