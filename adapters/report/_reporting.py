@@ -10,7 +10,9 @@ from torch import Tensor
 import masklib as ml
 from masklib import _read
 
+from ..structural import Structure
 from ._heads import heads_in
+from ._idle import idle_units
 from ._layer import Layer, measured
 from ._notes import cut_through
 from ._report import Difference, Report
@@ -24,6 +26,7 @@ def report(
     masks: Mapping[str, Tensor] | None = None,
     inputs: Sequence[Any] | None = None,
     heads: Mapping[str, Any] | None = None,
+    structure: Structure | None = None,
 ) -> Report:
     """Say what is dead, layer by layer: entries, channels, heads, N:M patterns, bytes and operations.
 
@@ -34,13 +37,15 @@ def report(
         masks: bool by name, who should live in a plain module.
         inputs: the positional arguments of one call of the module, for operations; it runs once, without gradients.
         heads: by name, groups such as `ml.heads(12)`, beside those of attention that is found.
+        structure: of the module, from `structural.structure`, for a note of how many units `shrink` would remove.
 
     Returns:
         A report; it prints as a table.
 
     Raises:
         TypeError: if `pruned` is nothing of these, a tensor is a DTensor, or an option does not go with it.
-        ValueError: if a tensor has no values, or names or shapes do not fit.
+        ValueError: if a tensor has no values, or names or shapes do not fit; with `structure`, if the module does not
+            hold its pruned weights as plain parameters.
 
     >>> found = report({"w": torch.tensor([[True, False, False, False], [False] * 4])})
     >>> found.layers["w"].dead, found.layers["w"].dead_channels, found.layers["w"].pattern
@@ -54,7 +59,7 @@ def report(
     named = ((name, whole(name, tensor)) for name, tensor in _read_one_by_one(source))
     measures = measure(named, {**found, **_groups(heads, source.tensors)})
     layers = {n: x._replace(dtype=source.dtypes.get(n, x.dtype), uses=counts.get(n)) for n, x in measures.items()}
-    notes = *cut_through(layers), *source.notes
+    notes = *cut_through(layers), *source.notes, *(idle_units(source, structure) if structure is not None else ())
     return Report(layers, source.left_out, source.others, source.other_bytes, notes)
 
 

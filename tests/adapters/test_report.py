@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from io import StringIO
 from itertools import product
@@ -23,6 +24,7 @@ from masklib.adapters.files import open_checkpoint, save_masks, sparse_size
 from masklib.adapters.files._streams import streams
 from masklib.adapters.report import Report, _layer, diff, report
 from masklib.adapters.report._reporting import measure
+from masklib.adapters.structural import idle, shrink, structure
 from masklib.adapters.training import attach
 
 
@@ -294,7 +296,9 @@ def test_a_dtensor_is_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+UNITS = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
 ARGUMENTS = {
+    "structure": (partial(report, UNITS), {"structure": structure(UNITS, (torch.ones(1, 3),))}),
     "report": (report, {"pruned": nn.Linear(2, 2), "inputs": (torch.ones(1, 2),), "heads": {"weight": ml.heads(2)}}),
     "masks": (partial(report, nn.Linear(2, 2)), {"masks": {"weight": torch.eye(2).bool()}}),
     "diff": (diff, {"before": report(W), "after": report(W)}),
@@ -306,3 +310,31 @@ ARGUMENTS = {
 def test_wrong_things_are_told_in_our_words(name):
     function, arguments = ARGUMENTS[name]
     assert told(function, lambda: dict(arguments)) == ""
+
+
+# ---- units ----------------------------------------------------------------------------------------------------------
+
+
+def test_units_that_do_not_meet_are_counted():
+    """Half of the neurons have no way out, none is dead in both layers."""
+    model = copy.deepcopy(UNITS)
+    found = structure(model, (torch.ones(1, 3),))
+    mask = torch.tensor([[True, True, False, False]] * 2)
+    shown = report(model, masks={"2.weight": mask}, structure=found).notes[-1]
+    assert shown.startswith("2 units are idle, dead ones aside: shrink(")
+    small = shrink(model, idle(model, {"2.weight": mask}, found).masks, found)
+    assert shown.endswith(f"would leave {sum(p.numel() for p in small.parameters())} of 26 parameters.")
+    with torch.no_grad():
+        model[2].weight.mul_(mask)
+    assert report(model, structure=found).notes == (shown,)
+    assert report(net(), structure=structure(net(), (X,))).notes == ()
+
+
+def test_a_structure_goes_with_a_plain_module():
+    model = copy.deepcopy(UNITS)
+    found = structure(model, (torch.ones(1, 3),))
+    with pytest.raises(TypeError, match="`structure` goes with a module"):
+        report({"w": torch.ones(2)}, structure=found)
+    prune.l1_unstructured(model[0], "weight", amount=2)
+    with pytest.raises(ValueError, match=r"'0\.weight' is computed in this module"):
+        report(model, structure=found)
