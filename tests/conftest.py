@@ -33,6 +33,7 @@ TORCHS_OWN_WARNINGS = {  # the first version tried that no longer gives them, an
         "ignore:There is a performance drop because .* aten..count_nonzero:UserWarning",  # what counts under vmap
         "ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning",  # while inductor hashes
         "ignore:DTensor random operators may not have complete support:UserWarning",  # on a mesh of CPUs
+        "ignore:TypedStorage is deprecated:UserWarning",  # while it writes a distributed checkpoint
     ],
 }
 

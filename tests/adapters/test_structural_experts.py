@@ -153,7 +153,7 @@ def test_norms_are_those_of_each_token_and_expert(name):
 def test_neurons_go_where_grouped_products_allow_it():
     """In float32, rows of whole 16 bytes: multiples of four. Others are refused, with what helps."""
     if not hasattr(F, "grouped_mm"):
-        pytest.skip("no grouped products")
+        pytest.skip(f"torch {torch.__version__} has no grouped products")
     model, inputs = zoo.build("mixtral")
     model = model.float()
     model.set_experts_implementation("grouped_mm")
@@ -211,7 +211,7 @@ STAYS = {
 @pytest.mark.parametrize("name", WORKS)
 def test_mixtures_of_ones_own(name):
     if name == "groups" and not hasattr(F, "grouped_mm"):
-        pytest.skip("no grouped products")
+        pytest.skip(f"torch {torch.__version__} has no grouped products")
     torch.manual_seed(0)
     model, x = Mixture(WORKS[name]), torch.randn(7, 8)
     if name == "groups":  # can be captured in this dtype alone

@@ -181,6 +181,7 @@ def test_all_paths_end_in_the_same_bits(name, tmp_path):
 # ---- the functional path under transforms ---------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="the compiler of torch 2.6 does not go through functional_call")
 @pytest.mark.parametrize("name", ["gradual", "rigl", "ac/dc"])
 def test_a_whole_step_with_its_update_is_one_compiled_graph(name):
     update = UPDATES[name]
