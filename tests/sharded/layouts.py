@@ -39,7 +39,8 @@ CASES = [(mesh, placements) for mesh, each in PLACEMENTS.items() for placements 
 def shard(tensor, mesh, placements):
     """A plain tensor that all ranks have as a DTensor; dims that it has not are replicated."""
     fitting = [Replicate() if getattr(p, "dim", 0) >= tensor.dim() else p for p in placements]
-    return distribute_tensor(tensor, mesh, fitting, **SILENTLY)
+    sent = tensor.to(torch.int64) if tensor.dtype == torch.uint32 else tensor  # gloo of torch 2.6 sends no uint32
+    return distribute_tensor(sent, mesh, fitting, **SILENTLY).to(tensor.dtype)
 
 
 def lies(mesh, shape, placements):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.distributed.tensor import Shard
 
 from sharded import core, layouts
 from sharded.crew import outcomes, run
+
+OLD = torch.__version__ < "2.7"
+GATHERS = "torch 2.6 returns some gradients whole that newer ones leave sharded"
+COMPILES = pytest.mark.skipif(OLD, reason="the compiler of torch 2.6 cannot ask what is a DTensor")
 
 
 @pytest.mark.parametrize(("mesh", "placements"), layouts.CASES)
@@ -17,6 +22,8 @@ def test_the_algebra_is_that_of_plain_masks(mesh, placements, plain):
 
 @pytest.mark.parametrize(("mesh", "placements"), layouts.CASES)
 def test_applied_masks_and_their_gradients_are_those_of_plain_tensors(mesh, placements):
+    if OLD and Shard(1) in placements:
+        pytest.skip(GATHERS)
     run(core.applied, placements, torch.float32, core.SHAPES, mesh=mesh)
 
 
@@ -25,6 +32,7 @@ def test_so_are_those_of_other_dtypes_and_sizes(dtype, shapes):
     run(core.applied, layouts.PLACEMENTS[3,][0], dtype, shapes, mesh=(3,))
 
 
+@pytest.mark.skipif(OLD, reason=GATHERS)
 def test_masks_go_through_functional_call():
     run(core.called, mesh=(2,))
 
@@ -38,6 +46,7 @@ def test_synaptic_flow_goes_through_shards():
     run(core.flows, mesh=(2,))
 
 
+@COMPILES
 def test_what_is_done_element_by_element_compiles():
     run(core.compiled, mesh=(2,))
 
@@ -59,7 +68,9 @@ def test_statistics_of_each_rank_alone_are_refused():
         assert "the same on all ranks" in result.message
 
 
-@pytest.mark.parametrize("what", core.REFUSED)
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=COMPILES) if what == "compile" else what for what in core.REFUSED]
+)
 def test_what_shards_cannot_say_is_told(what):
     for result in outcomes(core.refused, what):
         kind = result.kind.__name__
