@@ -2,11 +2,13 @@
 
 Since version 5 checkpoints have other names and shapes than models: weights of experts are packed into one, queries,
 keys and values are split, parts of names are changed. What is used is `get_model_conversion_mapping`,
-`rename_source_key`, `WeightConverter` and `WeightRenaming`, as `from_pretrained` and `save_pretrained` use them.
+`rename_source_key`, `WeightConverter` and `WeightRenaming`, as `from_pretrained` and `save_pretrained` use them; and
+`_get_dtype_plan`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,6 +16,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Read = Callable[[str], Tensor]  # from a name to its tensor
@@ -120,7 +123,8 @@ class Converter:
 
     def _run(self, step: Any, first: str) -> dict[str, Tensor]:
         result = step.convert(first, model=self._model, config=self._model.config)
-        return {name: value[0] if isinstance(value, list) else value for name, value in result.items()}
+        with known_here():  # version 5.0 returns a pair
+            return {name: value[0] if isinstance(value, list) else value for name, value in result.items()}
 
     def _spelled(self, between: str, found: Collection[str]) -> str:
         names = spelled(between, self._model.base_model_prefix)
@@ -130,6 +134,13 @@ class Converter:
 def spelled(name: str, prefix: str) -> list[str]:
     """A name as it is, and with or without the prefix of the models of transformers."""
     return [name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")] if prefix else [name]
+
+
+def kept_dtypes(model: Any, names: Iterable[str]) -> dict[str, torch.dtype]:
+    """The dtypes that `from_pretrained` gives to some tensors whatever the model's is, such as float32 to routers."""
+    plan = model._get_dtype_plan(model.dtype) if hasattr(model, "_get_dtype_plan") else {}
+    patterns = [(re.compile(pattern.replace("*", ".*")), dtype) for pattern, dtype in plan.items()]
+    return {name: dtype for name in names for pattern, dtype in patterns if pattern.search(name)}
 
 
 def conversions_of(model: nn.Module, known: Mapping[str, Any]) -> Conversions | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +28,10 @@ FAMILIES = {
     "GPTNeoX": SIZES,
 }
 OTHERS = {
+    "DeepseekV3": EXPERTS  # routers in float32, a dense block first, one expert that all tokens see
+    | {"head_dim": 4, "num_key_value_heads": 4, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1}
+    | {"topk_group": 1, "first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8}
+    | {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4},
     "GraniteMoe": LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
 RULES = {
@@ -46,7 +52,9 @@ def saved(name, folder, dtype=torch.float32, **options):
     model = getattr(transformers, f"{name}ForCausalLM")(config)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3) if p.dim() > 1 else None
-    model.to(dtype).save_pretrained(folder, **options)
+    model.to(dtype).save_pretrained(folder / "all in one dtype")
+    in_memory(folder / "all in one dtype").save_pretrained(folder, **options)
+    shutil.rmtree(folder / "all in one dtype")
     return [{"input_ids": torch.randint(2, 32, (2, 8))} for _ in range(3)]
 
 
@@ -253,6 +261,16 @@ def test_a_conversion_that_cannot_be_undone_is_refused(lossy, words, tmp_path, m
 def test_another_loader_than_the_one_that_is_known_is_refused(tmp_path, monkeypatch):
     saved("Mixtral", tmp_path / "source")
     monkeypatch.delattr(core, "rename_source_key")
+    refused(tmp_path, r"cannot be read a block at a time with transformers .*, whose loader is another one")
+
+
+def test_converters_that_give_something_else_are_refused(tmp_path, monkeypatch):
+    """As those of transformers 5.0."""
+    saved("Mixtral", tmp_path / "source")
+    convert = core.WeightConverter.convert
+    monkeypatch.setattr(
+        core.WeightConverter, "convert", lambda self, *given, **more: (convert(self, *given, **more), {})
+    )
     refused(tmp_path, r"cannot be read a block at a time with transformers .*, whose loader is another one")
 
 
