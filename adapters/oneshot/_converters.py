@@ -2,13 +2,11 @@
 
 Since version 5 checkpoints have other names and shapes than models: weights of experts are packed into one, queries,
 keys and values are split, parts of names are changed. What is used is `get_model_conversion_mapping`,
-`rename_source_key`, `WeightConverter` and `WeightRenaming`, as `from_pretrained` and `save_pretrained` use them; and
-`_get_dtype_plan`.
+`rename_source_key`, `WeightConverter` and `WeightRenaming`, as `from_pretrained` and `save_pretrained` use them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,7 +14,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Read = Callable[[str], Tensor]  # from a name to its tensor
@@ -134,13 +131,6 @@ class Converter:
 def spelled(name: str, prefix: str) -> list[str]:
     """A name as it is, and with or without the prefix of the models of transformers."""
     return [name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")] if prefix else [name]
-
-
-def kept_dtypes(model: Any, names: Iterable[str]) -> dict[str, torch.dtype]:
-    """The dtypes that `from_pretrained` gives to some tensors whatever the model's is, such as float32 to routers."""
-    plan = model._get_dtype_plan(model.dtype) if hasattr(model, "_get_dtype_plan") else {}
-    patterns = [(re.compile(pattern.replace("*", ".*")), dtype) for pattern, dtype in plan.items()]
-    return {name: dtype for name in names for pattern, dtype in patterns if pattern.search(name)}
 
 
 def conversions_of(model: nn.Module, known: Mapping[str, Any]) -> Conversions | None:

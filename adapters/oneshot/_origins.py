@@ -13,7 +13,7 @@ from ..files._checkpoint import Checkpoint
 from ..files._header import Entry
 from ..files._names import a_path, named, shown
 from ..files._prune import streamable
-from ._converters import Converter, Read, conversions_of, kept_dtypes, known_here, spelled
+from ._converters import Converter, Read, conversions_of, known_here, spelled
 
 
 class Origin(NamedTuple):
@@ -36,7 +36,6 @@ class Origins:
 
     Attributes:
         empty: the parameters and buffers of the model, by all of their names.
-        dtypes: of each of them, as `from_pretrained` would have it.
         entries: where the tensors of the checkpoint lie.
 
     Raises:
@@ -44,12 +43,10 @@ class Origins:
     """
 
     empty: dict[str, Tensor]
-    dtypes: dict[str, torch.dtype]
     entries: dict[str, Entry]
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
         self.empty, self.entries = _named(model), checkpoint.entries
-        self.dtypes = {name: t.dtype for name, t in self.empty.items()} | kept_dtypes(model, self.empty)
         _refuse_quantized(model)
         self._of = _by_target(_origins(model, self.empty, checkpoint))
         self._of |= _tied(self._of, self.empty)

@@ -119,7 +119,7 @@ class Stored:
 
     def _converted(self, name: str, device: torch.device | None) -> dict[str, Tensor]:
         """A tensor of the model, and those that come out of the checkpoint together with it."""
-        dtype = self.origins.dtypes[name]
+        dtype = self._empty[name].dtype
         return self.origins[name].there(lambda source: self._checkpoint[source].to(device, dtype))
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
