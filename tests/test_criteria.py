@@ -234,3 +234,15 @@ def test_batched_and_compiled(score):
 def test_bad_calls(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_lamp_of_what_has_no_square_and_of_what_is_not_a_number():
+    inf, nan = float("inf"), float("nan")
+    for size in (1e-200, 1e200):  # whose squares are 0 and inf
+        values = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+        assert torch.allclose(scores.lamp(values * size), scores.lamp(values), rtol=1e-14)
+    assert scores.lamp(torch.tensor([inf, 1.0, -inf])).tolist() == [1.0, 0.0, 1.0]
+    got = scores.lamp(torch.tensor([nan, 3.0, 4.0]))
+    assert got.isnan().tolist() == [True, False, False]
+    assert torch.equal(got[1:], scores.lamp(torch.tensor([3.0, 4.0])))
+    assert scores.lamp(torch.empty(0, 3)).shape == (0, 3)

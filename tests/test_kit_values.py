@@ -241,6 +241,7 @@ SCORES = {
     "scores_what_is_valid": per_tensor(lambda t: t.detach().abs() / t.detach().reshape(-1)[0].item()),
     "has_the_shapes_of_params": per_tensor(lambda t: t.detach().abs().reshape(-1)),
     "makes_no_nan": per_tensor(lambda t: t.detach().abs() / t.detach().abs().sum()),
+    "hides_no_nan": per_tensor(lambda t: torch.where(t.detach().abs() > 0, t.detach().abs(), 0)),
     "can_be_ranked": per_tensor(lambda t: t.detach().abs().to(torch.complex64)),
     "ignores_autocast": per_tensor(lambda t: (t.detach().reshape(-1, 1).float() @ torch.ones(1, 1)).reshape(t.shape)),
     "ignores_the_default_dtype": per_tensor(lambda t: torch.tensor(t.tolist()).reshape(t.shape)),

@@ -18,7 +18,8 @@ def ria(params: TensorsT, state: InputNorms, *, dim: int = 1, power: float = 0.5
 
         S(i, j) = (abs(W(i, j)) / sum of abs(W(:, j)) + abs(W(i, j)) / sum of abs(W(i, :))) * norm(X(j))**power
 
-    No row and no column is emptied because all its weights are small. Zeros score zero.
+    No row and no column is emptied because all its weights are small. Zeros score zero. All of a row and of a column
+    with NaN scores NaN.
 
     Args:
         params: weights, a tensor or a mapping by name; each kernel position is a column of its own, and shares the norm
@@ -59,7 +60,7 @@ def _ria(weight: Tensor, squares: Tensor, dim: int, power: float) -> Tensor:
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, part / whole, 0)
+    return torch.where(whole == 0, 0, part / whole)  # a NaN stays one
 
 
 def _outputs(weight: Tensor, dim: int) -> int:

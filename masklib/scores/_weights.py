@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def lamp(params: TensorsT) -> TensorsT:
 
     Scores of different tensors compare: the largest of each is 1, so a global pool that keeps as many elements as there
     are tensors leaves none empty. Dead elements should be zero (`apply`): they count for nothing then. A tensor of
-    zeros scores zero.
+    zeros scores zero. NaN scores NaN, and the others do without it.
 
     Args:
         params: real weights of any shape, a tensor or a mapping by name.
@@ -103,11 +104,20 @@ def lamp(params: TensorsT) -> TensorsT:
 
 
 def _lamp(weight: Tensor) -> Tensor:
-    squares = weight.detach().abs().double().reshape(-1) ** 2
-    ascending, order = squares.sort(stable=True)
+    sizes = weight.detach().abs().double().reshape(-1)
+    ascending, order = (_scaled(sizes.nan_to_num(0, posinf=inf)) ** 2).sort(stable=True)
     tails = ascending.flip(0).cumsum(0).flip(0)
-    shares = torch.where(tails > 0, ascending / tails, 0.0)
-    return torch.empty_like(shares).scatter(0, order, shares).view(weight.shape).to(at_least_float32(weight))
+    shares = torch.where(ascending == tails, ascending.sign(), ascending / tails)  # the largest: 1 if infinite too
+    shares = torch.empty_like(shares).scatter(0, order, shares).where(~sizes.isnan(), nan)
+    return shares.view(weight.shape).to(at_least_float32(weight))
+
+
+def _scaled(sizes: Tensor) -> Tensor:
+    """Sizes as multiples of the largest, so that no square is too large or too small for float64."""
+    if not sizes.numel():
+        return sizes
+    top = sizes.where(sizes < inf, 0).amax()
+    return sizes / top.where(top > 0, 1)
 
 
 def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> TensorsT:

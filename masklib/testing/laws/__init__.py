@@ -75,6 +75,7 @@ from masklib.testing.laws._scores import can_be_ranked as can_be_ranked
 from masklib.testing.laws._scores import carries_no_graph as carries_no_graph
 from masklib.testing.laws._scores import changes_no_params as changes_no_params
 from masklib.testing.laws._scores import has_the_shapes_of_params as has_the_shapes_of_params
+from masklib.testing.laws._scores import hides_no_nan as hides_no_nan
 from masklib.testing.laws._scores import ignores_autocast as ignores_autocast
 from masklib.testing.laws._scores import ignores_the_default_dtype as ignores_the_default_dtype
 from masklib.testing.laws._scores import looks_at_no_order as looks_at_no_order

@@ -47,6 +47,23 @@ def makes_no_nan(score: Score, p: Any) -> None:
     assert not any(bool(t.isnan().any()) for t in named(score(p)).values())
 
 
+def hides_no_nan(score: Score, p: Any) -> None:
+    """score(p) is NaN or refused where p is NaN, if it depends on that value.
+
+    >>> hides_no_nan(masklib.scores.magnitude, torch.ones(2))
+    """
+    for name, value in named(p).items():
+        if not value.numel() or not (value.is_floating_point() or value.is_complex()):
+            continue
+        hit = (torch.arange(value.numel()) == value.numel() // 2).view(value.shape).to(value.device)
+        spoiled = torch.where(hit, float("nan"), value.detach())
+        try:
+            got = named(score({**p, name: spoiled} if isinstance(p, Mapping) else spoiled))[name][hit]
+        except ValueError:
+            continue
+        assert bool(got.isnan().all()) or torch.equal(got, named(score(p))[name][hit])
+
+
 def can_be_ranked(score: Score, p: Any) -> None:
     """compute_mask(score(p), amount=1/2) raises nothing.
 
@@ -170,6 +187,7 @@ SCORES: tuple[Callable[[Score, Any], None], ...] = (
     scores_what_is_valid,
     has_the_shapes_of_params,
     makes_no_nan,
+    hides_no_nan,
     can_be_ranked,
     ignores_autocast,
     ignores_the_default_dtype,
