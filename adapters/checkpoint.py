@@ -90,6 +90,7 @@ def to_pruned(state_dict: State, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     _refuse_taken(state_dict, [f"{name}{end}" for name in masks for end in ("_orig", "_mask")])
     pruned = _like(state_dict, {f"{k}_orig" if k in masks else k: v for k, v in state_dict.items()})
     for name, mask in masks.items():
+        _read.is_dense(state_dict[name], name, "state_dict")
         kept = checked_mask(mask, state_dict[name], None, repr(name))
         pruned[f"{name}_mask"] = as_buffer(kept, state_dict[name])
     return pruned

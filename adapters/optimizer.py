@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from masklib import _read
+
 from ._module import state
 from ._module.held import forget, watch
 from ._module.parametrized import masks_in, originals
@@ -100,7 +102,7 @@ Entries = list[tuple[str, nn.Parameter, Tensor]]
 def _given(module: nn.Module, masks: Mapping[str, Tensor]) -> Entries:
     """Names, parameters and masks as given."""
     known = originals(module) | plain_names(module)
-    names = known_names(masks, known, "parameters", "masks")
+    names = known_names(_read.mapping(masks, "masks"), known, "parameters", "masks")
     return [(n, known[n], checked_mask(masks[n], known[n], None, repr(n))) for n in names]
 
 

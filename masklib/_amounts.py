@@ -26,7 +26,7 @@ def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
 
 
 def _number(argument: str, value: Any) -> Number:
-    if isinstance(value, np.ndarray):  # what a numpy number is while it is traced
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":  # what a numpy number is while it is traced
         value = torch.as_tensor(value)
     if isinstance(value, Tensor):
         return _tensor_number(argument, value)
@@ -64,5 +64,5 @@ def _kind(argument: str, fraction: bool, value: Any) -> None:
     if argument == "sparsity" and not fraction:
         raise TypeError(
             f"`sparsity` must be a float in [0, 1] (the dead share of the whole), got {value}. "
-            "Pass sparsity=1.0 for everything, or a number of items as amount=."
+            "Pass sparsity=0.0 for nothing, sparsity=1.0 for everything, or a number of items as amount=."
         )

@@ -6,6 +6,7 @@ a message names the argument, shows the value, says the cause and gives a call t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -301,6 +302,9 @@ def real(value: Any, argument: str, what: str, example: str) -> float:
         raise TypeError(f"`{argument}` must be {what}, got {value!r}. For example {example}.")
     if value != value:
         raise ValueError(f"`{argument}` must be a number, got {value!r}. For example {example.split(',')[0]}.")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        digits = f"an int of {value.bit_length()} bits"
+        raise ValueError(f"`{argument}` must be a number that a float holds, got {digits}. For example {example}.")
     return float(value)
 
 

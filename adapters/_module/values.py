@@ -75,7 +75,7 @@ def _zero_one_here(mask: Tensor, where: str) -> Tensor:
         other = mask[(mask != 0) & (mask != 1)][0].item()
         raise ValueError(
             f"the mask of {where} must hold 0 and 1 only, got {other:.6g}. Pass (mask > 0.5), say. "
-            "Of an average of models, average the parameters and copy the masks: docs/recipes/averages.md."
+            "Of an average of models, average the parameters alone and copy the masks of one: mask.copy_(its_mask)."
         )
     return kept
 

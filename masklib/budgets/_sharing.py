@@ -23,10 +23,10 @@ def shared_out(
 ) -> dict[str, float]:
     """Sparsities whose densities `solve` finds, of all but what is fixed; the `bare` ones keep the least."""
     sizes, total = {n: t.numel() for n, t in params.items()}, _read.share(sparsity, "sparsity")
-    given = _given(params, fixed)
+    given, floor = _given(params, fixed), _floor(least)
     free = [n for n in sizes if n not in given and sizes[n]]
     alive = (1 - total) * sum(sizes.values()) - sum((1 - s) * sizes[n] for n, s in given.items())
-    low = {n: _least(least, sizes[n], n) / sizes[n] for n in free}
+    low = {n: _least(floor, sizes[n], n) / sizes[n] for n in free}
     fewest = sum(low[n] * sizes[n] for n in free)
     most = sum(low[n] * sizes[n] if n in bare else sizes[n] for n in free)
     _reachable(total, alive, fewest, most, sizes, given)
@@ -90,10 +90,17 @@ def _given(params: Params, fixed: Fixed | None) -> dict[str, float]:
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-def _least(value: Any, size: int, name: str) -> int:
-    """Read how many elements a tensor keeps at least."""
+def _floor(value: Any) -> int:
+    """Read how many elements each tensor keeps at least."""
     count = _read.integer(value, "least", "least=1")
-    if not 0 <= count <= size:
+    if count < 0:
+        raise ValueError(f"`least` must be at least 0, got {count}. For example least=1.")
+    return count
+
+
+def _least(count: int, size: int, name: str) -> int:
+    """How many elements a tensor keeps at least."""
+    if count > size:
         raise ValueError(f"`least` must be between 0 and the size {size} of {name!r}, got {count}. Fix that tensor.")
     return count
 

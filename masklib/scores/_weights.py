@@ -163,7 +163,7 @@ _DISTANCES = 2**22  # float64 distances at a time, 32 MiB: of 2,048 channels all
 def _fpgm(weight: Tensor, dim: int) -> Tensor:
     """Sums in float64: differences of filters that are nearly the same cancel."""
     channels = weight.movedim(dim, 0)
-    filters = (torch.view_as_real(channels) if weight.is_complex() else channels).flatten(1).double()
+    filters = (torch.view_as_real(channels.resolve_conj()) if weight.is_complex() else channels).flatten(1).double()
     lost, ends = filters.isnan().any(1), filters.sign().where(filters.isinf(), 0).float()
     finite = filters.nan_to_num(0, 0, 0)
     step = max(1, _DISTANCES // max(1, len(filters)))
