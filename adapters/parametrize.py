@@ -34,7 +34,7 @@ from ._module.parametrized import (
 )
 from ._module.sharded import aligned, copied
 from ._module.sites import Site, dotted, known_names
-from ._module.values import a_module, check_initialized, checked_mask, masks_by_name, scores_for
+from ._module.values import a_module, checked_mask, masks_by_name, scores_for
 from ._module.weights import pickable
 
 __all__ = ["Masked", "bake", "is_pruned", "masks", "prune", "remove", "set_mask", "undo"]
@@ -234,10 +234,12 @@ def _chosen(module: nn.Module, names: Iterable[str] | None) -> dict[str, list[Si
     """The sites of each chosen parameter, by the first of its names."""
     known, places = originals(module), _places(module)
     wanted = list(pickable(module, "names")) if names is None else known_names(names, known, "parameters")
+    if not wanted:
+        raise ValueError(f"`names` is empty: there is nothing to prune. The parameters are: {list(known)}.")
     chosen: dict[int, tuple[str, list[Site]]] = {}
     for name in wanted:
         _refuse_drop_in(dotted(module, name))
-        check_initialized(known[name], repr(name))
+        _read.is_initialized(known[name], repr(name))
         chosen.setdefault(id(known[name]), (name, places[id(known[name])]))
     for _, sites in chosen.values():
         for site in sites:

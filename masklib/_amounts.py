@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklib._read import RANKABLE, has_value
+from masklib._read import RANKABLE, has_value, is_initialized
 from masklib.selection import EXAMPLE, Number, out_of_range
 
 _MOST = 2**63 - 1
@@ -26,7 +26,8 @@ def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
 
 
 def _number(argument: str, value: Any) -> Number:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":  # what a numpy number is while it is traced
+    if isinstance(value, np.ndarray) and (torch.compiler.is_compiling() or value.dtype.kind in "iuf"):
+        # What a numpy number is while it is traced.
         value = torch.as_tensor(value)
     if isinstance(value, Tensor):
         return _tensor_number(argument, value)
@@ -44,6 +45,7 @@ def _number(argument: str, value: Any) -> Number:
 
 
 def _tensor_number(argument: str, value: Tensor) -> Tensor:
+    is_initialized(value, f"`{argument}`")
     if value.is_nested or value.dim() != 0:
         example = EXAMPLE[argument]
         shown = "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"

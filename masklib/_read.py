@@ -7,12 +7,13 @@ a message names the argument, shows the value, says the cause and gives a call t
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from masklib._names import named
 
@@ -56,6 +57,7 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
             f"{place(name, argument)} must be a torch.Tensor (or `{argument}` a mapping of them by name), "
             f"got {type(tensor).__name__}. For a module, pass dict(module.named_parameters())."
         )
+    is_initialized(tensor, place(name, argument))
     if tensor.is_nested:
         raise TypeError(f"{place(name, argument)} must be a dense tensor, got a nested one. Pass its parts by name.")
     if tensor.layout != torch.strided:
@@ -67,6 +69,12 @@ def is_dense(tensor: Any, name: str, argument: str) -> None:
     if type(tensor).__name__ == "MaskedTensor":
         hint = "Pass .get_data() here, and .get_mask() where a mask is taken."
         raise TypeError(f"{place(name, argument)} must be a dense tensor, got a MaskedTensor. {hint}")
+
+
+def is_initialized(tensor: Tensor, where: str) -> None:
+    """Refuse a parameter or buffer of a lazy module, which has no shape yet."""
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        raise ValueError(f"{where} is not initialized. Run a forward pass first.")
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -324,6 +332,7 @@ def share(value: Any, argument: str) -> float:
 def key(value: Any) -> Tensor:
     """Read a 64-bit key as a 0-d int64 tensor; ints of [2**63, 2**64) are taken modulo 2**64."""
     if isinstance(value, Tensor):
+        is_initialized(value, "`key`")
         if value.is_nested or value.dim() != 0 or value.dtype not in INTEGER:
             shown = "a nested one" if value.is_nested else f"{value.dtype} of shape {tuple(value.shape)}"
             raise TypeError(f"`key` must be an int or a 0-d int64 tensor, got {shown}. For example key=0.")
@@ -350,6 +359,18 @@ def dimension(dim: int, tensor: Tensor, where: str) -> int:
             f"`dim` must be a dimension of {where}, which has shape {tuple(tensor.shape)}, got {dim}. {hint}"
         )
     return dim % tensor.dim()
+
+
+def flag(value: Any, argument: str, example: str) -> bool:
+    """Read a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{argument}` must be a bool, got {value!r}. For example {example}.")
+    return bool(value)
+
+
+def iterates(value: Any) -> bool:
+    """Whether a value holds others in a row; an array or a tensor without dims says so, and does not."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
 
 
 def function(value: Any, argument: str, example: str) -> None:

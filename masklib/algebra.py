@@ -212,7 +212,7 @@ def _combine(function: Callable[..., Tensor], a: Any, b: Any, first: str = "a", 
 def _measure(ratio: Callable[..., Tensor], per_name: bool, masks: Mapping[str, Any], *counts: Count) -> Any:
     """`ratio` of the counts of each name, or of their totals."""
     parts = _parts(masks, counts)
-    if per_name:
+    if _read.flag(per_name, "per_name", "per_name=True"):
         return each(ratio, *parts)
     return ratio(*(_total(part) for part in parts))
 

@@ -5,7 +5,7 @@ All steps see the same scores; each starts from the mask that the one before it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -150,7 +150,7 @@ def _one(method: Callable[..., Any], name: str, scores: Any, alive: Any, params:
 def _steps(value: Any) -> tuple[Step, ...]:
     """Read a history: an iterable of callables."""
     example = "[partial(l1_unstructured, amount=0.2)]"
-    if callable(value) or isinstance(value, Tensor) or not isinstance(value, Iterable):
+    if callable(value) or isinstance(value, (Tensor, str)) or not _read.iterates(value):
         raise TypeError(f"`history` must be a sequence of steps, got {value!r}. For example {example}.")
     history = tuple(value)
     for index, step in enumerate(history):

@@ -43,7 +43,8 @@ def apply(params: TensorsT, masks: Tensors, *, straight_through: bool = False) -
     _read.known_names(kept, entries, "masks", "params")
     for name, mask in kept.items():
         _read.mask_like(mask, entries[name], _read.place(name, "masks"), _read.place(name, "params"))
-    zeroed = _straight_through if straight_through else masked
+    through = _read.flag(straight_through, "straight_through", "straight_through=True")
+    zeroed = _straight_through if through else masked
     return like(params, {n: on_part(zeroed, p, kept[n]) if n in kept else p for n, p in entries.items()})
 
 

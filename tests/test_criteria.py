@@ -236,6 +236,12 @@ def test_bad_calls(error, message, call):
         call()
 
 
+@pytest.mark.parametrize("score", [scores.fpgm, scores.magnitude, scores.lamp])
+def test_a_conjugate_that_is_not_resolved_is_a_tensor_like_any_other(score):
+    weight = torch.randn(3, 4, dtype=torch.complex64)
+    assert torch.equal(score(weight.conj()), score(weight.conj().resolve_conj()))
+
+
 def test_lamp_of_what_has_no_square_and_of_what_is_not_a_number():
     inf, nan = float("inf"), float("nan")
     for size in (1e-200, 1e200):  # whose squares are 0 and inf

@@ -456,6 +456,29 @@ BAD = [
     (TypeError, "`key` must be an int", lambda: ml.updates.set_(sparsity=0.9, every=2, key=0.5)),
     (TypeError, "`decay` must be a number, got '1'", lambda: ml.updates.sr_ste(keep=2, of=4, decay="1")),
     (TypeError, "`masks` must be bool", lambda: ml.updates.decayed(S, S, S, 0.5)),
+    *(
+        (ValueError, "`weight` has 1 entries that are not finite. If they are dead, pass apply", call)
+        for odd in (float("nan"), float("inf"), -float("inf"))
+        for w in [torch.where(S == 4, odd, S)]
+        for alive in [S != 4]
+        for call in (
+            lambda w=w: ml.sparsegpt(w, HESSIAN, amount=1),
+            lambda w=w, m=alive: ml.sparsegpt(w, HESSIAN, m, amount=1),  # where it is dead, it would be made up for
+            lambda w=w, m=alive: ml.admm(w, HESSIAN, m, amount=1),
+            lambda w=w, m=alive: ml.reconstruct(w, HESSIAN, m),
+            lambda w=w: torch.vmap(lambda a: ml.sparsegpt(w, HESSIAN, amount=a))(torch.tensor([0, 1])),
+            lambda w=w: torch.vmap(lambda t: ml.reconstruct(t, HESSIAN, S > 1))(torch.stack([S, w])),
+        )
+    ),
+    (TypeError, "`per_name` must be a bool, got 'a'", lambda: ml.count(S > 1, per_name="a")),
+    (TypeError, "`straight_through` must be a bool, got None", lambda: ml.apply(S, S > 1, straight_through=None)),
+    (TypeError, "`history` must be a sequence of steps, got ''", lambda: ml.fold("", S)),
+    (TypeError, "`needs_grads` must be a bool", lambda: ml.updates.Update(ml.identity, needs_grads=1)),
+    (ValueError, "`decay` must be at least 0 and finite, got -1", lambda: ml.updates.Update(ml.identity, decay=-1)),
+    (ValueError, "`decay` must be at least 0", lambda: ml.updates.sr_ste(keep=2, of=4, decay=float("inf"))),
+    (TypeError, "`keep` must be", lambda: ml.updates.sr_ste(keep=0.5, of=4)),
+    (ValueError, "`of` must be positive", lambda: ml.updates.sr_ste(keep=2, of=0)),
+    (TypeError, "`dim` must be an int", lambda: ml.updates.sr_ste(keep=2, of=4, dim=None)),
 ]
 
 

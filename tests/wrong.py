@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nested import nested_tensor
 
@@ -28,6 +29,7 @@ def wrong() -> dict[str, Any]:
         masked = torch.masked.masked_tensor(W, M)
         nested = nested_tensor([torch.ones(2), torch.ones(3)])
         csr = W.to_sparse_csr()
+        uninitialized = torch.nn.LazyLinear(3).weight
         quantized = torch.quantize_per_tensor(W, 0.1, 0, torch.qint8)
     return {
         "None": None,
@@ -41,12 +43,24 @@ def wrong() -> dict[str, Any]:
         "a negative": -7,
         "a bool": True,
         "a huge int": 2**70,
+        "an int beyond float64": 10**400,
+        "a negative zero": -0.0,
         "an object": object(),
         "a class": ml.Folding,
         "a function": print,
         "a module": torch.nn.Linear(3, 2),
         "parameters": torch.nn.Linear(3, 2).parameters(),
         "an array": W.numpy(),
+        "an array without dims": np.array(1.0),
+        "an array of objects": np.array([None]),
+        "a str of numpy": np.str_("weight"),
+        "a size": torch.Size([]),
+        "bytes": b"weight",
+        "a set of names": {"weight"},
+        "a list of names": ["weight"],
+        "nothing left": iter(()),
+        "uninitialized": uninitialized,
+        "needs a gradient": W.clone().requires_grad_(),
         "meta": W.to("meta"),
         "meta mask": M.to("meta"),
         "sparse": W.to_sparse(),
@@ -55,6 +69,7 @@ def wrong() -> dict[str, Any]:
         "nested": nested,
         "masked": masked,
         "complex": W.to(torch.complex64),
+        "conjugate": W.to(torch.complex64).conj(),
         "bool tensor": M,
         "half": W.half(),
         "int": W.long(),
@@ -71,6 +86,8 @@ def wrong() -> dict[str, Any]:
         "a mapping": {"a": W, "b": W},
         "a mapping of masks": {"a": M, "b": M},
         "a mapping of numbers": {"a": 1},
+        "a mapping of lists": {"a": [1], "weight": [1]},
+        "a mapping of nothing": {"a": None},
         "an empty mapping": {},
         "another name": {"zzz": W},
         "names that are numbers": {0: W},

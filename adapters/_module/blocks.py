@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from masklib import _read
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -29,7 +31,8 @@ def blocks_of(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Mod
 
 def listed(value: Any, argument: str, example: str) -> list[str]:
     """Read names."""
-    plain = isinstance(value, Collection) and not isinstance(value, (str, bytes, Tensor, Mapping))
+    several = isinstance(value, Collection) and _read.iterates(value)
+    plain = several and not isinstance(value, (str, bytes, Tensor, Mapping))
     names = list(value) if plain else []
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"`{argument}` must be a list of names, got {value!r}. For example {argument}={example}.")
@@ -56,7 +59,7 @@ def first_of(outputs: Any) -> Any:
 
 def batches_of(value: Any) -> list[Any]:
     """Read batches."""
-    if isinstance(value, (Tensor, Mapping, str)) or not isinstance(value, Iterable):
+    if isinstance(value, (Tensor, Mapping, str)) or not _read.iterates(value):
         raise TypeError(f"`batches` must be an iterable of batches, got {type(value).__name__}. For example [batch].")
     batches = list(value)
     if not batches:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from masklib import _read
+
 from . import state
 from .computed import MARK, plain
 from .values import a_module, a_name
@@ -106,7 +108,7 @@ def _pairs_of_module(module: nn.Module, names: Iterable[str] | Callable[[str, Te
 
 def known_names(names: Any, known: Mapping[str, Any], what: str, argument: str = "names") -> list[str]:
     """The names as a list, all of which must be known."""
-    if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
+    if isinstance(names, (str, Tensor)) or not _read.iterates(names):
         raise TypeError(f"`{argument}` must hold several names, got {names!r}. For example {list(known)[:1]}.")
     wanted = list(names)
     unknown = [name for name in wanted if not isinstance(name, str) or name not in known]

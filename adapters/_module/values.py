@@ -103,15 +103,9 @@ def scores_for(t: Tensor, importance_scores: Tensor | None, what: str) -> Tensor
     return importance_scores.detach()
 
 
-def check_initialized(param: Tensor, what: str) -> None:
-    """Refuse a parameter without a shape."""
-    if isinstance(param, nn.parameter.UninitializedParameter):
-        raise ValueError(f"{what} is not initialized. Run a forward pass first.")
-
-
 def check_values(param: Tensor, what: str) -> None:
     """Refuse a parameter without values."""
-    check_initialized(param, what)
+    _read.is_initialized(param, what)
     if param.is_meta:
         raise ValueError(f"{what} has no values yet: it is on the meta device. Load or initialize it first.")
 

@@ -145,6 +145,5 @@ def _equal(output: Any, state: Tensor) -> bool:
 
 
 def _refuse_others(last: Any, add: Any) -> None:
-    if not isinstance(last, bool):
-        raise TypeError(f"`last` must be a bool, got {last!r}. For example last=True.")
+    _read.flag(last, "last", "last=True")
     _read.function(add, "add", "add=scores.add_angles")

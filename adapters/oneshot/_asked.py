@@ -84,8 +84,7 @@ def _refuse_others(rule: Any, strict: Any) -> None:
         raise TypeError(f"`rule` must be a Rule with functions `add` and `solve`, got {rule!r}. For example wanda().")
     if not (callable(prepare := getattr(rule, "prepare", None)) or prepare is None):
         raise TypeError(f"`rule.prepare` must be a function or None, got {prepare!r}. For example Rule(add, solve).")
-    if not isinstance(strict, bool):
-        raise TypeError(f"`strict` must be a bool, got {strict!r}. For example strict=False.")
+    _read.flag(strict, "strict", "strict=False")
 
 
 def sites_of(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from masklib import _read
+
 from .._module.blocks import evaluating, refuse_empty, run
 from .._module.values import a_module
 
@@ -109,6 +111,8 @@ def _ids(window: Any, argument: str = "windows") -> Tensor:
 
 def _logits(output: Any) -> Tensor:
     logits = getattr(output, "logits", output)
+    if isinstance(logits, Tensor):
+        _read.is_dense(logits, "", "outputs")
     if not isinstance(logits, Tensor) or logits.dim() != 3:
         raise TypeError(
             f"`model` must give logits of (batch, length, vocabulary), got {type(output).__name__}. "

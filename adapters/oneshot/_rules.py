@@ -10,6 +10,7 @@ from torch import Tensor
 
 import masklib
 from masklib import scores
+from masklib._rule import refuse_groups
 from masklib.surgery import _admm, _sparsegpt
 
 
@@ -41,10 +42,13 @@ def magnitude(*, groups: Any = None) -> Rule:
     Returns:
         The rule.
 
+    Raises:
+        TypeError: if the groups say nothing about items and pools; so do the other rules.
+
     >>> magnitude().solve(torch.tensor([[1.0, -3.0]]), None, None, amount=1)
     (tensor([[0., -3.]]), tensor([[False,  True]]))
     """
-    return Rule(_nothing, partial(_by_score, _magnitude, _or_elements(groups)))
+    return Rule(_nothing, partial(_by_score, _magnitude, _or(masklib.elements(), groups)))
 
 
 def wanda(*, groups: Any = None) -> Rule:
@@ -60,7 +64,7 @@ def wanda(*, groups: Any = None) -> Rule:
     >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.tensor([[9.0, 1.0]])), None, keep=1)
     (tensor([[1., 0.]]), tensor([[ True, False]]))
     """
-    return Rule(scores.add_input_norms, partial(_by_score, scores.wanda, masklib.rows() if groups is None else groups))
+    return Rule(scores.add_input_norms, partial(_by_score, scores.wanda, _or(masklib.rows(), groups)))
 
 
 def ria(*, power: float = 0.5, groups: Any = None) -> Rule:
@@ -79,7 +83,7 @@ def ria(*, power: float = 0.5, groups: Any = None) -> Rule:
             [ True, False]])
     """
     score = partial(scores.ria, power=power)
-    return Rule(scores.add_input_norms, partial(_by_score, score, _or_elements(groups)))
+    return Rule(scores.add_input_norms, partial(_by_score, score, _or(masklib.elements(), groups)))
 
 
 def sparsegpt(*, groups: Any = None, block: int = 128, damping: float = 0.01) -> Rule:
@@ -95,7 +99,8 @@ def sparsegpt(*, groups: Any = None, block: int = 128, damping: float = 0.01) ->
     >>> rule.solve(torch.tensor([[1.0, -3.0]]), rule.add(None, torch.eye(2)), None, keep=1)[1]
     tensor([[False,  True]])
     """
-    solve = partial(masklib.sparsegpt, groups=groups, block=block, damping=damping)
+    own = _or(masklib.elements(), groups)
+    solve = partial(masklib.sparsegpt, groups=own, block=block, damping=damping)
     return Rule(scores.add_hessian, solve, partial(_sparsegpt.prepared, damping=damping))
 
 
@@ -118,7 +123,8 @@ def admm(
     options: dict[str, Any] = {"relaxation": relaxation, "damping": damping}
     if penalty is not None:
         options["penalty"] = penalty
-    return Rule(scores.add_hessian, partial(masklib.admm, groups=groups, **options), partial(_admm.prepared, **options))
+    own = _or(masklib.elements(), groups)
+    return Rule(scores.add_hessian, partial(masklib.admm, groups=own, **options), partial(_admm.prepared, **options))
 
 
 def _nothing(state: Any, inputs: Tensor) -> Any:
@@ -136,5 +142,8 @@ def _by_score(
     return masklib.apply(weight.detach(), mask), mask
 
 
-def _or_elements(groups: Any) -> Any:
-    return masklib.elements() if groups is None else groups
+def _or(default: Any, groups: Any) -> Any:
+    if groups is None:
+        return default
+    refuse_groups(groups)
+    return groups

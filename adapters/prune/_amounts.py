@@ -72,7 +72,8 @@ def _compute_norm(t: Tensor, n: Any, dim: int) -> Tensor:
     order = 2 if n in (None, "fro", "nuc") else n
     if not isinstance(order, numbers.Real):
         raise TypeError(f"`n` must be a number, inf, -inf, 'fro' or 'nuc', got {n!r}. For example n=2.")
-    return torch.linalg.vector_norm(flat, float(order), dim=1)
+    power = _read.order(int(order), "n") if isinstance(order, numbers.Integral) else float(order)
+    return torch.linalg.vector_norm(flat, power, dim=1)
 
 
 def number_to_prune(amount: Any, size: int) -> int:

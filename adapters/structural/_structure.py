@@ -85,11 +85,10 @@ class Structure:
         >>> int(compute_mask(scores, keep=2, groups=found.groups(p=2))["0.bias"].sum())
         2
         """
-        if not isinstance(layerwise, bool):
-            raise TypeError(f"`layerwise` must be a bool, got {layerwise!r}. For example groups(p=2, layerwise=True).")
+        apart = _read.flag(layerwise, "layerwise", "groups(p=2, layerwise=True)")
         if not self.sets:
             raise ValueError("`structure` has no dim that can be cut. structure.explain() says why.")
-        return Units(self.sets, self.shapes, *norm(p, mean), layerwise)
+        return Units(self.sets, self.shapes, *norm(p, mean), apart)
 
     def select(self, keep: Callable[[Set], bool]) -> Structure:
         """Leave out the sets that are not to be cut.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from masklib import algebra
+from masklib import _read, algebra
 
 from .._module.stepping import owned
 from .._module.values import a_module
@@ -78,7 +78,7 @@ def _named(model: nn.Module, names: Names) -> Any:
 
 def _several(names: Any) -> list[str]:
     """Read several names."""
-    several = isinstance(names, Iterable) and not isinstance(names, (str, Tensor))
+    several = _read.iterates(names) and not isinstance(names, (str, Tensor))
     wanted = list(names) if several else [names]
     if not several or not all(isinstance(name, str) for name in wanted):
         example = names if isinstance(names, str) else "fc1.weight"

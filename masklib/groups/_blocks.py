@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from masklib._read import flag
 from masklib.groups._dims import divides, lengths, raveled
 from masklib.groups._folding import Folding
 from masklib.groups._norm import norm
 from masklib.groups._printing import call
-from masklib.groups._windows import flag, padded_to
+from masklib.groups._windows import padded_to
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,4 +91,4 @@ def blocks(shape: Iterable[int], *, p: float | None = None, mean: bool = False, 
     tensor([[False, False,  True]])
     """
     sizes = lengths(shape, "shape", "blocks((4, 4))")
-    return Blocks(sizes, *norm(p, mean), flag(ragged, "blocks((4, 4), ragged=True)"))
+    return Blocks(sizes, *norm(p, mean), flag(ragged, "ragged", "blocks((4, 4), ragged=True)"))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from masklib._read import order
+from masklib._read import flag, order
 
 
 def norm(p: Any, mean: Any) -> tuple[float | None, bool]:
     """Read the order of a norm and whether it is divided by the live count."""
-    if not isinstance(mean, (bool, np.bool_)):
-        raise TypeError(f"`mean` must be a bool, got {mean!r}. For example channels(0, p=2, mean=True).")
+    shared = flag(mean, "mean", "channels(0, p=2, mean=True)")
     if p is None:
-        return None, bool(mean)
+        return None, shared
     number = order(p, "p")
-    if mean and number == 0:
+    if shared and number == 0:
         raise ValueError(f"`p` must not be 0 with mean=True, got {p!r}. For example channels(0, p=2, mean=True).")
-    return number, bool(mean)
+    return number, shared

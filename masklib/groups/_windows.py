@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -73,7 +72,8 @@ def windows(of: int, dim: int = -1, *, ragged: bool = False) -> Windows:
     Reference: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch", 2021.
     """
     length = lengths((of,), "of", "windows(4)")[0]
-    return Windows(length, _read.integer(dim, "dim", "windows(4, dim=-1)"), flag(ragged, "windows(4, ragged=True)"))
+    along = _read.integer(dim, "dim", "windows(4, dim=-1)")
+    return Windows(length, along, _read.flag(ragged, "ragged", "windows(4, ragged=True)"))
 
 
 def padded_to(tensor: Tensor, dim: int, size: int) -> Tensor:
@@ -84,10 +84,3 @@ def padded_to(tensor: Tensor, dim: int, size: int) -> Tensor:
     shape = list(tensor.shape)
     shape[dim] = missing
     return joined([tensor, tensor.new_zeros(shape)], dim)
-
-
-def flag(value: Any, example: str) -> bool:
-    """Read `ragged`."""
-    if not isinstance(value, bool):
-        raise TypeError(f"`ragged` must be a bool, got {value!r}. For example {example}.")
-    return value

@@ -78,6 +78,8 @@ _STEPS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
 
 def read(value: Any) -> Any:
     """Read a step: an int, or a 0-d integer tensor as int64."""
+    if isinstance(value, Tensor):
+        _read.is_initialized(value, "`step`")
     if isinstance(value, Tensor) and not value.is_nested and value.dim() == 0 and value.dtype in _STEPS:
         return value.long()
     if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, np.integer)):

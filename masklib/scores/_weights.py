@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf, nan
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,7 +149,7 @@ def fpgm(params: TensorsT, *, dim: int = 0, per_channel: bool = False) -> Tensor
 
     Reference: He et al., "Filter Pruning via Geometric Median", 2019, equation 4.
     """
-    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _read.flag(per_channel, "per_channel", "per_channel=True")
     for name, weight in _read.inexact(params, "params").items():
         _read.is_whole(weight, _read.place(name, "params"))
         _filters_of(weight, along, _read.place(name, "params"))
@@ -213,7 +212,7 @@ def batch_norm(params: TensorsT, scales: Tensors, *, dim: int = 0, per_channel: 
     weights, gammas = _read.inexact(params, "params"), _read.inexact(scales, "scales")
     _read.same_form(scales, params, "scales", "params")
     _read.same_names(gammas, weights, "scales", "params")
-    along, each_one = _read.integer(dim, "dim", "dim=0"), _flag(per_channel)
+    along, each_one = _read.integer(dim, "dim", "dim=0"), _read.flag(per_channel, "per_channel", "per_channel=True")
     for name, gamma in gammas.items():
         one_a_channel(gamma, weights[name], along, _read.place(name, "scales"), _read.place(name, "params"))
     found = gammas if each_one else whole(gammas, weights, "scales")
@@ -229,12 +228,6 @@ def _a_channel(values: Tensor, weight: Tensor, dim: int, per_channel: bool) -> T
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"`per_channel` must be a bool, got {value!r}. For example per_channel=True.")
-    return bool(value)
 
 
 def _filters_of(weight: Tensor, dim: int, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklib.surgery._statistics import refuse_indefinite, refuse_values
+from masklib.surgery._statistics import refuse_indefinite, refuse_infinite, refuse_values
 
 
 @torch.library.custom_op("masklib::curvature", mutates_args=())
@@ -43,6 +43,13 @@ def _damped(hessian: Tensor, damping: float) -> Tensor:
     return damped
 
 
+@torch.library.custom_op("masklib::finite", mutates_args=())
+def finite(weight: Tensor, where: str) -> Tensor:
+    """A copy of a weight that is finite, dead entries included: what they lose, the others make up for."""
+    refuse_infinite(weight, where)
+    return weight.clone(memory_format=torch.contiguous_format)
+
+
 _PANEL = 64
 
 
@@ -73,6 +80,16 @@ for _operator in (curvature, surgeon):
     @_operator.register_fake
     def _(hessian: Tensor, damping: float, count: int, where: str) -> Tensor:
         return torch.empty_like(hessian, memory_format=torch.contiguous_format)
+
+
+@finite.register_fake
+def _(weight: Tensor, where: str) -> Tensor:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+@finite.register_vmap
+def _(info: Any, in_dims: Any, weight: Tensor, where: str) -> tuple[Tensor, int]:
+    return finite(weight.movedim(in_dims[0], 0), where), 0
 
 
 @curvature.register_vmap

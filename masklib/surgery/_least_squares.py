@@ -10,7 +10,7 @@ from masklib._names import Tensors, TensorsT, like
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.selection._op import each_example
-from masklib.surgery._factors import curvature
+from masklib.surgery._factors import curvature, finite
 from masklib.surgery._statistics import damping_of, statistics_of, weights_of, width
 
 
@@ -35,8 +35,8 @@ def reconstruct(weight: TensorsT, statistics: Hessian, mask: Tensors, *, damping
 
     Raises:
         TypeError: if a weight is not real floating, the statistics are none, or the mask is not bool.
-        ValueError: if shapes or names disagree, or the statistics hold no inputs, values that are not finite, or too
-            few inputs for `damping=0`.
+        ValueError: if shapes or names disagree, the weight or the statistics hold values that are not finite, or the
+            statistics no inputs or too few for `damping=0`.
 
     >>> x = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
     >>> reconstruct(torch.tensor([[1.0, 3.0]]), scores.add_hessian(None, x), torch.tensor([[False, True]]), damping=0.0)
@@ -55,7 +55,7 @@ def _reconstruct(name: str, weight: Tensor, state: tuple[Tensor, int], mask: Ten
     with no_autocast(weight):
         mean = total.detach().to(wide) / count
         curved = curvature(mean, damping, count, _read.place(name, "statistics"))
-        dense = weight.detach().to(wide).masked_fill(mean.diagonal() == 0, 0)
+        dense = finite(weight.detach(), _read.place(name, "weight")).to(wide).masked_fill(mean.diagonal() == 0, 0)
         best = _best(dense, curved, mask)
     return best.where(mask, 0).to(weight.dtype)
 

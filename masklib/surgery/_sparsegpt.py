@@ -13,7 +13,7 @@ from masklib._names import Tensors, TensorsT
 from masklib.scores import Hessian
 from masklib.scores._common import no_autocast
 from masklib.surgery._blocks import Blocks, chooser, runs
-from masklib.surgery._factors import surgeon
+from masklib.surgery._factors import finite, surgeon
 from masklib.surgery._settle import Block, settle_block
 from masklib.surgery._statistics import Prepared, damping_of, given, pair, width
 
@@ -56,8 +56,8 @@ def sparsegpt(
 
     Raises:
         TypeError: if a weight is not real floating, the statistics are none, or the groups do not fold a shape.
-        ValueError: if shapes disagree, the weight does not fit the groups, a pool cannot meet the number, or the
-            statistics hold no inputs, values that are not finite, or too few inputs for `damping=0`.
+        ValueError: if shapes disagree, the weight does not fit the groups, a pool cannot meet the number, the weight or
+            the statistics hold values that are not finite, or the statistics no inputs or too few for `damping=0`.
 
     >>> x = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.1, 1.0]])
     >>> state = scores.add_hessian(None, x)
@@ -113,7 +113,7 @@ def _sparsegpt(
         factor = made.get((wide, damping))
         if factor is None:
             factor = surgeon(curved, damping, count, _read.place(name, "statistics"))
-        values = weight.detach().to(wide).masked_fill(curved.diagonal() == 0, 0)
+        values = finite(weight.detach(), _read.place(name, "weight")).to(wide).masked_fill(curved.diagonal() == 0, 0)
         columns = _batched(values, alive, *numbers.values()).T.contiguous()
         choose = chooser(name, groups, numbers, columns.shape[1], blocks)
         lost, masks = torch.zeros_like(columns), []

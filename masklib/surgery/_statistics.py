@@ -103,6 +103,15 @@ def damping_of(value: Any) -> float:
     return number
 
 
+def refuse_infinite(weight: Tensor, where: str) -> None:
+    """Refuse a weight with NaN or infinities, from which no other can be told."""
+    if weight.numel() and not _largest(weight) < float("inf"):
+        wrong = int((~weight.isfinite()).sum())
+        raise ValueError(
+            f"{where} has {wrong} entries that are not finite. If they are dead, pass apply(weight, mask)."
+        )
+
+
 _PANEL = 64
 
 

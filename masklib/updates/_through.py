@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from masklib import _read
+from masklib._amounts import how_many
 from masklib._names import TensorsT, each
 from masklib.algebra import dense
+from masklib.groups import windows
 from masklib.methods import n_of_m
 from masklib.schedules._steps import is_due
 from masklib.scores._common import pairs
-from masklib.updates._value import Update, a_step, ranked
+from masklib.updates._value import Update, a_decay, a_step, ranked
 
 
 def straight_through(
@@ -43,7 +45,7 @@ def straight_through(
 
     Raises:
         TypeError: if an argument is not callable, or a number is not one.
-        ValueError: if `every` is not positive.
+        ValueError: if `every` is not positive, or `decay` negative or not finite.
 
     >>> params = {"w": torch.tensor([[3.0, -1.0, 2.0, 4.0]])}
     >>> updates.straight_through(n_of_m, keep=2, of=4)(5, params, dense(params))
@@ -55,7 +57,7 @@ def straight_through(
     _read.function(method, "method", "method=n_of_m")
     if score is not None:
         _read.function(score, "score", "score=scores.saliency")
-    pull = _read.real(decay, "decay", "a number", "decay=2e-4")
+    pull = a_decay(decay)
     due = partial(_due, a_step(every, "every", 1))
     function = partial(_anew, method, score, numbers)
     return Update(function, due, needs_grads=score is not None, straight_through=True, decay=pull)
@@ -75,12 +77,15 @@ def sr_ste(*, keep: int, of: int, dim: int = -1, decay: float = 2e-4) -> Update:
 
     Raises:
         TypeError: if a number is not one.
+        ValueError: if one is out of its range.
 
     >>> updates.sr_ste(keep=2, of=4).decay
     0.0002
 
     Reference: Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch", 2021, eq. 9.
     """
+    how_many(None, keep, None)
+    windows(of, dim)
     return straight_through(n_of_m, decay=decay, keep=keep, of=of, dim=dim)
 
 
@@ -100,7 +105,7 @@ def decayed(grads: TensorsT, params: TensorsT, masks: TensorsT, decay: Any) -> T
 
     Raises:
         TypeError: if a mask is not bool, or another argument is not of its kind.
-        ValueError: if shapes or names disagree, or `decay` is not one number.
+        ValueError: if shapes or names disagree, or `decay` is not one number, or a negative or infinite one.
 
     >>> decayed(torch.zeros(2), torch.tensor([3.0, 4.0]), torch.tensor([True, False]), 0.5)
     tensor([0., 2.])
@@ -126,7 +131,7 @@ def _due(every: int, step: Any) -> Any:
 def _a_number(decay: Any) -> Any:
     """Read a number; a 0-d tensor may be one, such as the scale of a GradScaler times it."""
     if not isinstance(decay, Tensor):
-        return _read.real(decay, "decay", "a number", "decay=2e-4")
+        return a_decay(decay)
     _read.is_dense(decay, "", "decay")
     if decay.numel() != 1 or decay.is_meta or decay.is_complex():
         raise ValueError(f"`decay` must be one number, got {decay.dtype} of shape {tuple(decay.shape)}.")

@@ -40,7 +40,8 @@ class Update:
         The update, a value: equal if its parts are.
 
     Raises:
-        TypeError: if `masks`, `due` or `observe` cannot be called.
+        TypeError: if `masks`, `due` or `observe` cannot be called, or another argument is not of its kind.
+        ValueError: if `rewind` or `decay` is negative, or `decay` not finite.
 
     >>> one_less = lambda step, params, masks, grads: l1_unstructured(params, masks, amount=1)
     >>> once = Update(one_less, schedules.one_shot(0).due)
@@ -64,7 +65,9 @@ class Update:
                 _read.function(getattr(self, name), name, f"{name}=None")
         if self.rewind is not None:
             a_step(self.rewind, "rewind", 0)
-        _read.real(self.decay, "decay", "a number", "decay=2e-4")
+        for name in ("needs_grads", "straight_through"):
+            _read.flag(getattr(self, name), name, f"{name}=False")
+        a_decay(self.decay)
 
     def __call__(self, step: Any, params: Any, masks: Any, evidence: Any = None) -> Any:
         """The masks after an update, if one is due at the step."""
@@ -98,6 +101,13 @@ def shared_out(method: Any, budget: Any, params: Any, sparsity: Any) -> tuple[An
     if budget is None:
         return method, {"sparsity": sparsity}
     return layerwise(method), {"keep": kept(params, budget(params, sparsity))}
+
+
+def a_decay(value: Any) -> float:
+    """Read a pull towards zero."""
+    if not 0 <= (number := _read.real(value, "decay", "a number", "decay=2e-4")) < float("inf"):
+        raise ValueError(f"`decay` must be at least 0 and finite, got {value!r}. For example decay=2e-4.")
+    return number
 
 
 def a_step(value: Any, argument: str, least: int) -> int:

@@ -178,7 +178,7 @@ def test_a_mask_of_other_values_is_refused_wherever_it_is_used(enter, use):
     module = prune.l1_unstructured(nn.Linear(6, 2), "weight", 6)
     module(torch.ones(1, 6))
     enter(module)
-    with pytest.raises(ValueError, match=r"must hold 0 and 1 only, got .*copy the masks of one: mask.copy_\(its_mask\)"):
+    with pytest.raises(ValueError, match=r"must hold 0 and 1 only, got .*copy the masks of one: "):
         use(module)
     prune.undo(module, "weight")
     assert not prune.is_pruned(module)

@@ -96,6 +96,16 @@ CALLS = {
         r"^what `method` returns must be a mapping from names to masks, got list. For example",
         lambda m: parametrize.prune(m, lambda scores, masks: [1]),
     ),
+    "parametrize, no names": (
+        ValueError,
+        r"^`names` is empty: there is nothing to prune. The parameters are: \['weight', 'bias'\].$",
+        lambda m: parametrize.prune(m, HALF, iter(())),
+    ),
+    "masks that are none": (
+        TypeError,
+        r"^`masks` must be a mapping of tensors by name, got list. For example",
+        lambda m: keep_zero(torch.optim.SGD(m.parameters()), m, ["weight"]),
+    ),
     "parametrize, the name of one mask": (
         ValueError,
         r"^`name` must be one of the parameters, got \['w'\]. They are: \['weight', 'bias'\].$",

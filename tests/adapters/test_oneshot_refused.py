@@ -144,6 +144,14 @@ BAD = [
     (TypeError, "`rule.solve` must give a mask of bool", lambda m, b: own(m, b, lambda w: (w, w))),
     (ValueError, "`rule.solve` gave a weight that is not finite", lambda m, b: own(m, b, lambda w: (w / 0, w > 0))),
     (TypeError, "`strict` must be a bool", lambda m, b: oneshot.prune(m, b, oneshot.wanda(), amount=1, strict="no")),
+    *(
+        (
+            TypeError,
+            "`groups` must be a groups value, with `fold(shape)`, got 4",
+            lambda m, b, rule=rule: rule(groups=4),
+        )
+        for rule in (oneshot.magnitude, oneshot.wanda, oneshot.ria, oneshot.sparsegpt, oneshot.admm)
+    ),
 ]
 
 
