@@ -28,7 +28,7 @@ def how_many(amount: Any, keep: Any, sparsity: Any) -> tuple[str, Number]:
 def _number(argument: str, value: Any) -> Number:
     if isinstance(value, np.ndarray) and (torch.compiler.is_compiling() or value.dtype.kind in "iuf"):
         # What a numpy number is while it is traced.
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(value, device="cpu")
     if isinstance(value, Tensor):
         return _tensor_number(argument, value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -84,7 +84,7 @@ def _outputs(value: Any) -> list[Tensor]:
 def _within(leaves: list[Any], seen: set[int]) -> Iterator[Tensor]:
     for leaf in leaves:
         if isinstance(leaf, (Tensor, bool, int, float, complex)):
-            yield torch.as_tensor(leaf)
+            yield leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, device="cpu")
         elif id(leaf) not in seen and not isinstance(leaf, (nn.Module, type)):
             seen.add(id(leaf))
             held = leaf if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", {})

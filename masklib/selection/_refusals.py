@@ -88,7 +88,7 @@ def out_of_range(counting: str, value: Any, limit: str) -> None:
 
 def _first_unmet(met: Any, values: Any) -> int | float:
     """The value at the first False of `met`."""
-    wrong = torch.as_tensor(met if isinstance(met, Tensor) else np.asarray(met)).logical_not()
+    wrong = (met if isinstance(met, Tensor) else torch.from_numpy(np.asarray(met))).logical_not()
     return torch.as_tensor(values, device=wrong.device).expand(wrong.shape)[wrong][0].item()
 
 

@@ -381,3 +381,11 @@ def test_objects_that_are_alike_are_no_difference():
     model.register_forward_hook(lambda module, inputs, output: Output(output))
     small = drop(model, {"blocks.1": NO}, (X,))
     assert torch.equal(small(X).held, model.blocks[0](model.stem(X)))
+
+
+def test_runs_that_cannot_be_compared_are_not():
+    runs = Runs(("0", "1"), 1, {"0": torch.tensor(float("nan")), "1": torch.tensor(0.5)})
+    assert "nan" in str(runs)
+    assert "the lowest" not in str(runs)
+    with pytest.raises(ValueError, match=r"got NaN for \['0'\]"):
+        runs.lowest()
