@@ -67,7 +67,7 @@ def tiled(values: np.ndarray[Any, Any], side: int) -> tuple[np.ndarray[Any, Any]
 
 def listed(value: Any, argument: str) -> list[Any]:
     """A sequence that is not empty."""
-    if isinstance(value, (str, Tensor, Mapping)) or not hasattr(value, "__iter__"):
+    if isinstance(value, (str, Tensor, Mapping)) or not _read.iterates(value):
         raise TypeError(f"`{argument}` must be a sequence, got {type(value).__name__}. For example a list.")
     found = list(value)
     if not found:
@@ -85,8 +85,9 @@ def numbers(values: Any, argument: str, like: Any) -> np.ndarray[Any, Any]:
     entries = listed(values, argument)
     try:
         found = np.asarray([float(value) for value in entries])
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"`{argument}` must hold numbers, got {values!r}. For example [0.0, 0.5, 0.9].") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`{argument}` must hold numbers, got {values!r}. For example [0.0, 0.5, 0.9].") from None
     if len(found) != len(like):
         raise ValueError(f"`{argument}` must have as many entries as the rest, {len(like)}, got {len(found)}.")
     return found
