@@ -133,7 +133,7 @@ def train(model: nn.Module, params: Params, masks: Params, data: Data, epochs: i
     leaves = {name: p.requires_grad_() for name, p in params.items()}
     optimizer = torch.optim.AdamW(leaves.values(), lr=2e-3, weight_decay=1e-4)
     for _ in range(epochs):
-        for batch in torch.randperm(len(images), device="cpu").split(64):
+        for batch in torch.randperm(len(images)).split(64):
             optimizer.zero_grad()
             scores = functional_call(model, masklib.apply(leaves, masks), (images[batch],))
             nn.functional.cross_entropy(scores, labels[batch]).backward()

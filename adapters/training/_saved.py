@@ -45,11 +45,13 @@ def state_dict(pruning: Any) -> dict[str, Any]:
         "observed": pruning._seen is not None,
         "update": described(pruning.update, pruning._hold),
         **{key: {n: t.detach().clone() for n, t in group.items()} for key, group in groups.items()},
-        "evidence": {
-            str(i): torch.as_tensor(leaf, device=None if isinstance(leaf, Tensor) else "cpu").detach().clone()
-            for i, leaf in enumerate(leaves)
-        },
+        "evidence": {str(i): _as_tensor(leaf).detach().clone() for i, leaf in enumerate(leaves)},
     }
+
+
+def _as_tensor(leaf: Any) -> Tensor:
+    """A tensor as it is: torch.as_tensor would take it to the default device."""
+    return leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, device="cpu")
 
 
 def _evidence(pruning: Any) -> tuple[list[Any], Any]:

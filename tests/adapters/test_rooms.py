@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,27 +232,3 @@ ROOMS: dict[str, Callable[[Callable[[], Any]], Any]] = {
 def test_a_call_gives_the_same_wherever_it_is_made(room, call):
     got = ROOMS[room](CALLS[call])
     assert same(EXPECTED[call], got)
-
-
-# ---- the source ------------------------------------------------------------------------------------------------------
-
-NAMES = "arange as_tensor empty eye full linspace ones rand randn randperm sparse_csr_tensor tensor zeros"
-FACTORIES = {f"torch.{name}" for name in NAMES.split()}
-ON_PURPOSE = {"torch.empty(0)"}  # which asks what the default device is
-
-
-def test_no_tensor_is_made_on_the_default_device():
-    """It is the caller's: what the library makes for itself lies beside what it was given, or on the CPU."""
-    made = []
-    for package in (Path(ml.__file__).parent, Path(prune.__file__).parents[1]):
-        for path in package.rglob("*.py"):
-            source = path.read_text()
-            made += [f"{path.name}: {call}" for call in _without_device(source) if "testing" not in path.parts]
-    assert not made
-
-
-def _without_device(source: str) -> list[str]:
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    made = [c for c in calls if ast.unparse(c.func) in FACTORIES]
-    found = [ast.unparse(c) for c in made if not any(k.arg in ("device", None) for k in c.keywords)]
-    return [call for call in found if call not in ON_PURPOSE]
