@@ -18,20 +18,8 @@ from masklib.adapters.structural import shrink, structure
 from masklib.adapters.training import attach
 
 ROOT = Path(__file__).parents[1]
-MAKERS = {
-    "arange",
+MAKERS = {"arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randint", "randn", "randperm"} | {
     "as_tensor",
-    "empty",
-    "eye",
-    "full",
-    "linspace",
-    "normal",
-    "ones",
-    "rand",
-    "randint",
-    "randn",
-    "randperm",
-} | {
     "scalar_tensor",
     "tensor",
     "zeros",

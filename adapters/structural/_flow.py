@@ -71,14 +71,14 @@ class Flow:
         return self._any(key, {k: ~quiet[k] for k in self._others(key) if k in quiet})
 
     def _silenced(self, key: Key, loud: Vectors, ways: Ways) -> Tensor:
-        units = [torch.zeros(s.units, dtype=torch.bool) for s in self.sets]
+        units = [torch.zeros(s.units, dtype=torch.bool, device="cpu") for s in self.sets]
         for i, _ in self.lies[key]:
             units[i] = reduce(torch.logical_and, [self._holds(i, ways(read), loud) for read in self.reads[key]])
         return self.spread(key, units, False)
 
     def _holds(self, i: int, ways: list[Way], loud: Vectors) -> Tensor:
         """For which units of a set one of the ways holds: of the parameters that it names, theirs are not loud."""
-        found = torch.zeros(self.sets[i].units, dtype=torch.bool)
+        found = torch.zeros(self.sets[i].units, dtype=torch.bool, device="cpu")
         for way in ways:
             dims = [d for d in self.sets[i].dims if d.name in way and self._writes(i, d)]
             if dims and "" not in way:
@@ -92,7 +92,7 @@ class Flow:
 
     def _in_norms(self, i: int, loud: Vectors) -> Tensor:
         """Which units of a set a norm hears."""
-        heard = torch.zeros(self.sets[i].units, dtype=torch.bool)
+        heard = torch.zeros(self.sets[i].units, dtype=torch.bool, device="cpu")
         for read, roots in self.norms:
             heard |= _among(self.sets[i], roots) & ~self._holds(i, list(read.silent), loud)
         return heard
@@ -120,7 +120,7 @@ class Flow:
 
     def said(self, quiet: Vectors) -> list[Tensor]:
         """Which units of each set are quiet wherever they are read."""
-        found = [torch.ones(s.units, dtype=torch.bool) for s in self.sets]
+        found = [torch.ones(s.units, dtype=torch.bool, device="cpu") for s in self.sets]
         for key, vector in quiet.items():
             for i, d in self.lies[key]:
                 found[i] &= vector[d.places].all(1)
@@ -155,14 +155,14 @@ class Flow:
 
     def spread(self, key: Key, units: list[Tensor], rest: bool) -> Tensor:
         """What holds of units, by position along a dim; positions of no unit have `rest`."""
-        found = torch.full((self.masks[key[0]].shape[key[1]],), rest)
+        found = torch.full((self.masks[key[0]].shape[key[1]],), rest, device="cpu")
         for i, d in self.lies[key]:
             found[d.places] = units[i][:, None].expand(d.places.shape)
         return found
 
 
 def _mask(masks: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    return masks[name].cpu() if name in masks else torch.ones(shape, dtype=torch.bool)
+    return masks[name].cpu() if name in masks else torch.ones(shape, dtype=torch.bool, device="cpu")
 
 
 def _reads(structure: Structure, lies: Mapping[Key, Any]) -> dict[Key, list[Read]]:
