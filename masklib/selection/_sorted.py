@@ -11,7 +11,7 @@ from masklib.selection._device import flat, flat_alive
 from masklib.selection._loop import HasNaN
 from masklib.selection._order import ordered, torch_dtype
 
-MOST = 2**21  # elements of one pool; above, the loop of a few passes is faster than a sort
+MOST = 2**21  # elements of one pool; above, a sort takes too much memory, 30 bytes an element
 _ROWS = 2**24  # elements of rows that are sorted at a time, which bounds what the sort needs
 _PAIRS = 12  # up to so many items comparing all pairs is faster
 
@@ -26,33 +26,31 @@ def kill_lowest(
     """
     dtype = torch_dtype(s.dtype for s in scores)
     values, live = ordered(flat([s.to(dtype) for s in scores]), dtype, by_magnitude), flat_alive(scores, alive)
-    count = _live_numbers(values, live)
-    die = torch.full((1,), how_many(count, values.numel()), device=values.device)
-    mask = _kill(values[None], None if live is None else live[None], die)[0]
+    count, nan = _live_numbers(values, live)
+    die = how_many(count, values.numel())
+    if nan:
+        raise HasNaN
+    order = _order(values)
+    mask = torch.ones_like(values, dtype=torch.bool) if live is None else live.clone()
+    mask.index_fill_(0, (order if live is None else order[live[order]])[:die], False)
     parts = [part.view(s.shape) for part, s in zip(mask.split([s.numel() for s in scores]), scores)]
     return parts if len(parts) == 1 else [part.clone() for part in parts]
 
 
-def _live_numbers(values: Tensor, alive: Tensor | None) -> int:
-    """How many live, none of them NaN."""
+def _live_numbers(values: Tensor, alive: Tensor | None) -> tuple[int, int]:
+    """How many live, and how many of them are NaN."""
     missing = values.isnan() if values.is_floating_point() else None
     if alive is None:
-        count, nan = values.numel(), missing is not None and bool(missing.any())
-    elif missing is None:
-        count, nan = int(alive.count_nonzero()), False
-    else:
-        count, nan = torch.stack([alive.count_nonzero(), (missing & alive).count_nonzero()]).tolist()
-    if nan:
-        raise HasNaN
-    return count
+        return values.numel(), 0 if missing is None else int(missing.any())
+    if missing is None:
+        return int(alive.count_nonzero()), 0
+    count, nan = torch.stack([alive.count_nonzero(), (missing & alive).count_nonzero()]).tolist()
+    return count, nan
 
 
 def kill_lowest_in_rows(scores: Tensor, alive: Tensor | None, die: Tensor, by_magnitude: bool) -> Tensor:
     """The mask of (pools, items) in which the lowest `die` (pools,) live ones of each row die; none may be NaN."""
-    return _kill(ordered(scores, scores.dtype, by_magnitude), alive, die)
-
-
-def _kill(values: Tensor, alive: Tensor | None, die: Tensor) -> Tensor:
+    values = ordered(scores, scores.dtype, by_magnitude)
     if values.shape[1] <= _PAIRS:
         return _by_pairs(values, alive, die)
     mask = torch.empty(values.shape, dtype=torch.bool, device=values.device)
@@ -80,11 +78,16 @@ def _by_pairs(values: Tensor, alive: Tensor | None, die: Tensor) -> Tensor:
 
 
 def _by_sorting(values: Tensor, alive: Tensor | None, die: Tensor, mask: Tensor) -> None:
-    """Write who is not among the first live ones of each row in the stable order; -0.0 is 0.0."""
-    order = (values + 0 if values.is_floating_point() else values).sort(dim=1, stable=True).indices
+    """Write who is not among the first live ones of each row."""
+    order = _order(values)
     if alive is None:
         stays = torch.arange(values.shape[1], device=values.device) >= die[:, None]
     else:
         live = alive.gather(1, order)
         stays = live & (live.cumsum(1, dtype=torch.int32) > die[:, None])
     mask.scatter_(1, order, stays)
+
+
+def _order(values: Tensor) -> Tensor:
+    """The places of the last dim from low to high, the lower index first among equals, -0.0 as 0.0."""
+    return (values + 0 if values.is_floating_point() else values).sort(dim=-1, stable=True).indices

@@ -98,8 +98,9 @@ def test_a_model_in_its_fastest_forms(dtype, gpu):
     close(fast(x), model(x), dtype)
     again = restore(model, fast.state_dict())
     close(again(x), fast(x), dtype)  # products on a GPU add in any order
-    there = restore(copy.deepcopy(model).cpu(), fast.state_dict())
-    close(there(x.cpu().float().to(dtype)), model(x).cpu(), dtype)
+    if dtype == torch.float32:  # torch has no sparse products of halves on the CPU
+        there = restore(copy.deepcopy(model).cpu(), fast.state_dict())
+        close(there(x.cpu()), model(x).cpu(), dtype)
     real, shown = accelerate(model, (x,))
     close(real(x), model(x), dtype)
     assert str(shown)
