@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from wrong import M, W, X, called, told
 
@@ -26,6 +28,14 @@ HALF = partial(ml.l1_unstructured, amount=0.5)
 
 def layer() -> nn.Module:
     return nn.Linear(3, 2)
+
+
+@cache
+def stored() -> str:
+    """A checkpoint of a layer."""
+    path = f"{tempfile.mkdtemp()}/layer.safetensors"
+    save_file(layer().state_dict(), path)
+    return path
 
 
 def pruned() -> nn.Module:
@@ -115,6 +125,11 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "blocks": ["0"],
         },
     ),
+    "oneshot.to_checkpoint": (
+        oneshot.to_checkpoint,
+        lambda: {"masks": {"weight": M}, "model": layer(), "source": stored()},
+    ),
+    "oneshot.to_model": (oneshot.to_model, lambda: {"masks": {"weight": M}, "model": layer(), "source": stored()}),
     "oneshot.next_token_loss": (
         oneshot.next_token_loss,
         lambda: {"outputs": torch.zeros(1, 3, 4), "batch": torch.ones(1, 3, dtype=torch.int64)},
@@ -152,7 +167,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "to_dense": (checkpoint.to_dense, lambda: {"state_dict": pruned().state_dict()}),
     "to_pruned": (checkpoint.to_pruned, lambda: {"state_dict": layer().state_dict(), "masks": {"weight": M}}),
 }
-KINDS = (ValueError, TypeError, IndexError, AttributeError)  # the last is torch.nn.utils.prune's for an unknown name
+KINDS = (ValueError, TypeError, IndexError, AttributeError, OSError)  # AttributeError: prune, for an unknown name
 
 
 @pytest.mark.parametrize("name", CALLS)
