@@ -32,6 +32,9 @@ OTHERS = {
     | {"head_dim": 4, "num_key_value_heads": 4, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1}
     | {"topk_group": 1, "first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8}
     | {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4},
+    "LaraMini": EXPERTS  # four projections that are one in the checkpoint
+    | {"num_experts": 4, "shared_expert_intermediate_size": 12, "head_dim": 8, "linear_num_value_heads": 2}
+    | {"linear_num_key_heads": 2, "linear_key_head_dim": 4, "linear_value_head_dim": 4},
     "GraniteMoe": LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2},
 }
 RULES = {
@@ -87,6 +90,16 @@ def test_streamed_is_what_is_saved_from_memory(name, rule, stored, tmp_path):
     expected, found = pruned(name, tmp_path, options=STORED[stored], rule=rule)
     assert is_equal(tmp_path) >= len(expected.masks)
     assert (found.layers, found.left_out) == (expected.layers, expected.left_out)
+
+
+def test_a_part_of_what_is_one_tensor_in_the_checkpoint_is_pruned(tmp_path):
+    """The other parts of it are as they were, and whole in the masks."""
+    name = "model.layers.0.linear_attn.in_proj_z.weight"
+    expected, _ = pruned("LaraMini", tmp_path, rule="wanda", names=[name])
+    assert is_equal(tmp_path) == 1
+    (packed,) = load_masks(tmp_path / "packed").masks.items()
+    assert packed[0] == "model.layers.0.linear_attn.in_proj.weight"
+    assert (~packed[1]).sum() == (~expected.masks[name]).sum() > 0
 
 
 def test_packed_experts_of_a_checkpoint_stay_packed(tmp_path):
