@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +87,9 @@ def split(name: str, args: Any, kwargs: Any) -> tuple[Tensor, Call]:
 def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:
     """Call the model on a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
     args = batch if isinstance(batch, (tuple, list)) else () if isinstance(batch, Mapping) else (batch,)
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else next(iter(args), None)
+    if isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex() or ids.is_meta) and ids.numel():
+        _refuse_unknown_tokens(model, ids, argument)
     try:
         return model(*args, **(batch if isinstance(batch, Mapping) else {}))
     except TypeError as error:
@@ -102,6 +105,19 @@ def run(model: nn.Module, batch: Any, argument: str = "batches") -> Any:
             f"`{argument}` must hold what {type(model).__name__} can be run on, such as ids of its own tokens of shape "
             f"(batch, length), got {_said(batch)}: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _refuse_unknown_tokens(model: nn.Module, ids: Tensor, argument: str) -> None:
+    """Refuse ids that a language model has no embeddings of: on a GPU, looking them up ends all work of the process."""
+    count = None
+    with suppress(AttributeError, NotImplementedError):  # no language model, or one of pictures
+        count = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    low, high = (int(end) for end in ids.long().aminmax())
+    if isinstance(count, int) and not 0 <= low <= high < count:
+        raise ValueError(
+            f"`{argument}` must hold ids of the {count} tokens that {type(model).__name__} knows, got {low} to {high}. "
+            "Is the tokenizer the model's?"
+        )
 
 
 def _said(batch: Any) -> str:

@@ -8,9 +8,9 @@ import re
 import pytest
 import torch
 from torch import nn
-from walked_models import model_and_batches, small
+from walked_models import MODELS, model_and_batches, small
 
-from masklib.adapters import oneshot
+from masklib.adapters import depth, oneshot
 
 
 class Unused(nn.Module):
@@ -162,3 +162,19 @@ def test_bad_calls(error, message, call):
     with pytest.raises(error, match=re.escape(message)):
         call(model, batches)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("unknown", [-1, 0, 1])
+def test_tokens_that_the_model_does_not_know(unknown):
+    """They are told before they are looked up, which ends a process on a GPU."""
+    model = MODELS["llama"]()[0]
+    count = model.get_input_embeddings().num_embeddings
+    ids = torch.tensor([[0, unknown if unknown < 0 else count + unknown, 1]])
+    words = f"must hold ids of the {count} tokens that LlamaForCausalLM knows, got .* Is the tokenizer the model's"
+    for batch in ({"input_ids": ids}, ids, (ids,)):
+        with pytest.raises(ValueError, match="`batches` " + words):
+            oneshot.prune(model, [batch], RULE, keep=1)
+        with pytest.raises(ValueError, match="`batches` " + words):
+            depth.measure(model, [batch])
+    with pytest.raises(ValueError, match="`windows` " + words):
+        oneshot.perplexity(model, [ids])
