@@ -296,6 +296,7 @@ def refuse_floors(least: Any, groups: Any) -> None:
     """Refuse floors where the items of a tensor are not in one pool with those of others."""
     if least is not None:
         raise ValueError(
-            f"`least` counts items of tensors that compete in one pool, got least={least!r} with {groups!r}. "
-            "For pools of their own, pass keep=2."
+            "`least` counts items of tensors that compete in one pool, so that others die instead, "
+            f"got least={least!r} with {groups!r}. In a pool of its own nothing can: the number alone says how many "
+            "stay. Pass one that leaves as many, such as keep=2, or groups of one pool."
         )

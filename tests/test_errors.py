@@ -298,8 +298,9 @@ BAD = [
     ),
     (
         ValueError,
-        "`least` counts items of tensors that compete in one pool, got least=1 with rows(). For pools of their own, "
-        "pass keep=2.",
+        "`least` counts items of tensors that compete in one pool, so that others die instead, got least=1 with rows(). "
+        "In a pool of its own nothing can: the number alone says how many stay. Pass one that leaves as many, such as "
+        "keep=2, or groups of one pool.",
         lambda: ml.compute_mask(S, amount=1, groups=ml.rows(), least=1),
     ),
     (

@@ -73,7 +73,8 @@ class Structure:
         Args:
             p: the order of the norm that scores a unit, as in `channels`; None for the signed sum.
             mean: whether to divide by the live count, so that units of different sizes compare.
-            layerwise: whether each set is a pool of its own; otherwise all units compete.
+            layerwise: whether each set is a pool of its own; otherwise all units compete. Floors, `least` of
+                `compute_mask`, go with one pool: in a pool of its own no other unit can die instead.
 
         Raises:
             TypeError: if `p` is not a number, or `mean` not a bool.

@@ -25,7 +25,8 @@ class Units:
     layerwise: bool = False
 
     def __repr__(self) -> str:
-        return f"<{len(self.members)} sets of units in {len(self.shapes)} tensors, p={self.p}, mean={self.mean}>"
+        sets = f"{len(self.members)} sets of units" + (", each a pool," if self.layerwise else "")
+        return f"<{sets} in {len(self.shapes)} tensors, p={self.p}, mean={self.mean}>"
 
     def sets(self, shapes: Mapping[str, Sequence[int]]) -> list[dict[str, Folding]]:
         """The foldings of each set, by the names of its tensors."""

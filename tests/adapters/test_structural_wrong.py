@@ -154,3 +154,13 @@ def test_large_numbers_that_code_fills_in_hide_no_difference():
     model = Scaled(*_cut()["model"])
     with pytest.raises(ValueError, match="the outputs differ by"):
         shrink(model, _cut()["masks"], structure(model, (X,)))
+
+
+def test_floors_of_pools_of_their_own_are_refused_with_the_reason():
+    given = {"keep": 2, "groups": _cut()["structure"].groups(p=2, layerwise=True), "least": 1}
+    with pytest.raises(
+        ValueError,
+        match=r"sets of units, each a pool, in 3 tensors.*In a pool of its own nothing can: the number alone says",
+    ):
+        ml.compute_mask(scores(), **given)
+    assert int(ml.compute_mask(scores(), **given | {"least": None})["0.bias"].sum()) == 2
