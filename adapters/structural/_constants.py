@@ -63,12 +63,12 @@ def fold_constants(
     said = _said(model, masked, structure, readers)
     units = _foldable(flow, said)
     folded, new = smaller(model, {}, {}), dict(kept)
-    for key, path in readers.items():
-        gone = flow.spread(key, units, False) & flow.alive(key)
-        more = _sums(model.get_submodule(path), masked[key[0]], torch.where(gone, said[key], 0.0))
+    for key, numbers in said.items():
+        gone = (flow.spread(key, units, False) & flow.alive(key)).to(numbers.device)
+        more = _sums(model.get_submodule(readers[key]), masked[key[0]], torch.where(gone, numbers, 0.0))
         bias = key[0].removesuffix("weight") + "bias"
         _set(folded.get_parameter(bias), torch.where(more != 0, masked[bias] + more, params[bias]))
-        new[key[0]] = flow.masks[key[0]].to(more.device) & ~_across(gone.to(more.device), key, masked)
+        new[key[0]] = flow.masks[key[0]].to(more.device) & ~_across(gone, key, masked)
         new[bias] = new.get(bias, torch.ones_like(more, dtype=torch.bool)) | (more != 0)
     found = idle(folded, new, structure).masks
     refuse_other(model, masked, smaller(folded, found, {}), structure)
@@ -114,32 +114,34 @@ def _foldable(flow: Flow, said: Mapping[Key, Tensor]) -> list[Tensor]:
 # ---- what they say ---------------------------------------------------------------------------------------------------
 
 
-def _said(model: nn.Module, masked: Mapping[str, Tensor], structure: Structure, readers: Mapping[Key, str]) -> Any:
+def _said(
+    model: nn.Module, masked: Mapping[str, Tensor], structure: Structure, readers: Mapping[Key, str]
+) -> dict[Key, Tensor]:
     """What each layer reads at each position of its input; NaN where that is not one number."""
-    hosts = twin(model)
+    hosts = twin(model)  # a copy: its hooks go with it
     heard: dict[Key, list[Tensor]] = {key: [] for key in readers}
-    handles = [
-        hosts.get_submodule(path).register_forward_pre_hook(lambda m, x, key=key: heard[key].append(_last(m, x[0])))
-        for key, path in readers.items()
-    ]
+    for key, path in readers.items():
+
+        def listen(module: nn.Module, given: Any, named: Any, rows: list[Tensor] = heard[key]) -> None:
+            rows.append(_channels_last(module, [*given, *named.values()][0]))
+
+        hosts.get_submodule(path).register_forward_pre_hook(listen, with_kwargs=True)
     args, kwargs = call(structure.inputs)
     with quiet():
         torch.func.functional_call(hosts, dict(masked), args, kwargs)
-    for handle in handles:
-        handle.remove()
     return {key: _one(torch.cat(rows)) for key, rows in heard.items() if rows}
 
 
-def _last(module: nn.Module, x: Tensor) -> Tensor:
+def _channels_last(module: nn.Module, x: Tensor) -> Tensor:
     """An input as rows of channels."""
-    channels = -1 if not isinstance(module, _CONVS) else 1 - module.weight.dim()
-    return x.detach().movedim(channels, -1).flatten(0, -2)
+    dim = 1 - module.weight.dim() if isinstance(module, _CONVS) else -1
+    return x.detach().movedim(dim, -1).reshape(-1, x.shape[dim])
 
 
 def _one(rows: Tensor) -> Tensor:
     """The number that stands in a column, where it is one; functions may round its copies in two ways."""
     first = rows[0]
-    even = (rows - first).abs().amax(0) <= 8 * torch.finfo(rows.dtype).eps * first.abs()
+    even = (rows - first).abs().amax(0) <= 4 * torch.finfo(rows.dtype).eps * first.abs()
     return torch.where(even, first, torch.nan)
 
 

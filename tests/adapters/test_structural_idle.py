@@ -327,6 +327,17 @@ def test_constants_stay_where_a_bias_cannot_hold_them():
     assert constant(net, torch.randn(2, 3), row((4, 3), 1)) == [0, 0]
 
 
+class Named(nn.Linear):
+    """A layer that is called by keyword, on single examples."""
+
+    def __call__(self, x):
+        return super().__call__(input=x)
+
+
+def test_layers_that_are_called_by_keyword_are_heard():
+    assert constant(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), Named(4, 2)), torch.randn(3), row((4, 3), 1)) == [1, 0]
+
+
 def test_masked_biases_live_again_where_they_hold_a_constant():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
     nn.init.ones_(model[0].bias)
