@@ -136,8 +136,8 @@ def _refuse_dead(structure: Structure, dead: list[Tensor]) -> None:
     if not any(gone.any() for gone in dead):
         raise ValueError(
             "`masks` kill no unit in all its tensors, so that there is nothing to cut. "
-            "Pass groups=structure.groups(p=2) to compute_mask, with the scores of all structure.names; or for masks of "
-            "single weights, shrink(model, idle(model, masks, structure).masks, structure)."
+            "Pass groups=structure.groups(p=2) to compute_mask, with the scores of all structure.names; "
+            "or for masks of single weights, shrink(model, idle(model, masks, structure).masks, structure)."
         )
 
 
