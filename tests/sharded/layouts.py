@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 import torch
-from torch.distributed.tensor import Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from masklib._shards._layout import layout, like, local
@@ -37,10 +38,13 @@ CASES = [(mesh, placements) for mesh, each in PLACEMENTS.items() for placements 
 
 
 def shard(tensor, mesh, placements):
-    """A plain tensor that all ranks have as a DTensor; dims that it has not are replicated."""
+    """A plain tensor that all ranks have as a DTensor; dims that it has not are replicated. Nothing is sent."""
     fitting = [Replicate() if getattr(p, "dim", 0) >= tensor.dim() else p for p in placements]
-    sent = tensor.to(torch.int64) if tensor.dtype == torch.uint32 else tensor  # gloo of torch 2.6 sends no uint32
-    return distribute_tensor(sent, mesh, fitting, **SILENTLY).to(tensor.dtype)
+    if HAS_SOURCE:
+        return distribute_tensor(tensor, mesh, fitting, src_data_rank=None)
+    shape, start = compute_local_shape_and_global_offset(tensor.shape, mesh, fitting)
+    part = tensor[tuple(slice(i, i + n) for i, n in zip(start, shape))].clone()
+    return DTensor.from_local(part, mesh, fitting, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
 def lies(mesh, shape, placements):
@@ -57,14 +61,10 @@ def lies(mesh, shape, placements):
 
 
 def partial(mesh):
-    from torch.distributed.tensor import DTensor
-
     layout(DTensor.from_local(torch.ones(2), mesh, [Partial()]), mesh, "`scores`")
 
 
 def misfit(mesh):
-    from torch.distributed.tensor import DTensor
-
     part = torch.ones(2)
     tensor = DTensor.from_local(part, mesh, [Shard(0)], run_check=False, shape=torch.Size([6]), stride=(1,))
     layout(tensor, mesh, "`scores`")

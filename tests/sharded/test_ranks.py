@@ -15,10 +15,15 @@ from masklib._shards._whole import own_folding
 from sharded import attack, layouts, ranks
 from sharded.crew import outcomes, run
 
+OLD = torch.__version__ < "2.7"
+COMPILES = pytest.mark.skipif(OLD, reason="the compiler of torch 2.6 cannot ask what is a DTensor")
+
 
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize(("seed", "mesh"), list(enumerate([(1,), (2,), (3,), (4,), (2, 2)])))
 def test_random_calls_give_what_whole_tensors_give(seed, mesh, small):
+    if OLD and small and mesh == (2, 2):
+        pytest.skip("full_tensor of torch 2.6 fails where a rank has nothing")
     for done, errors, wrong in run(attack.attack, 2 * seed + small, 25, small, mesh=mesh):
         assert not wrong, "\n".join(wrong)
         assert errors < done / 2
@@ -85,7 +90,7 @@ def test_what_one_rank_does_wrong_is_raised_on_all(call, kind, says, rank):
     [
         (ranks.many_in_a_pool, "`amount` must be between 0 and 2"),
         (ranks.two_meshes, "must be on one mesh"),
-        (ranks.compiled, "under torch.compile"),
+        pytest.param(ranks.compiled, "under torch.compile", marks=COMPILES),
         (ranks.far_labels, "labels of DTensors must be within"),
         (ranks.other_pools, "`pools` must be constant within each item"),
     ],
