@@ -274,8 +274,7 @@ def _alive(sites: list[Site], tensor: Tensor) -> Tensor:
 
 
 def _mask(site: Site) -> Any:
-    part = masked_part(_chain(site))
-    return None if part is None else part.mask
+    return getattr(masked_part(_chain(site)), "mask", None)
 
 
 def _chain(site: Site) -> Any:
