@@ -66,7 +66,7 @@ def cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     lower, failed = matrix, []
     for start in range(0, size, _PANEL):
         stop = min(start + _PANEL, size)
-        lower[start:, start:stop] -= lower[start:, :start] @ lower[start:stop, :start].T
+        lower[start:, start:stop].addmm_(lower[start:, :start], lower[start:stop, :start].T, alpha=-1)
         own, info = torch.linalg.cholesky_ex(lower[start:stop, start:stop])
         lower[start:stop, start:stop] = own
         inverse = torch.linalg.solve_triangular(own, identity[: stop - start, : stop - start], upper=False)
