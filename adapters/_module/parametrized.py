@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import masklib
+from masklib import _read
 from masklib._shards._parts import on_part
 
 from .sharded import aligned, follow, reshard
@@ -23,6 +24,9 @@ class Masked(nn.Module):
 
     def __init__(self, mask: Tensor, order: tuple[str, ...]) -> None:
         super().__init__()
+        _read.is_dense(mask, "", "mask")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"`mask` must be bool (True = kept), got {mask.dtype}. Pass mask != 0.")
         self.register_buffer("mask", mask)
         self.order = order  # of the module's parameters before, for `remove`
 

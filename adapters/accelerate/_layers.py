@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from masklib import _read
+
+from .._module.values import a_module
 from .._module.weights import is_conv1d
 from ._product import by_columns, by_rows, compressed, product, sparse_linear
 
@@ -48,6 +51,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, layer: nn.Module, *, block: int | None = None, rows_first: bool = False) -> None:
         super().__init__()
+        _read.is_dense(getattr(a_module(layer, "layer"), "weight", None), "", "layer.weight")
         matrix = matrix_of(layer)
         self.out_features, self.in_features = matrix.shape
         self.rows_first = rows_first
@@ -193,6 +197,15 @@ def matrix_of(layer: Any) -> Tensor:
 
 def _compressed(matrix: Tensor, block: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and values. With indices of 32 bits, which MKL works with, products take 40 to 90 % of the time."""
-    sparse = matrix.to_sparse_csr() if block is None else matrix.to_sparse_bsr((block, block))
+    side = None if block is None else _side(block, matrix)
+    sparse = matrix.to_sparse_csr() if side is None else matrix.to_sparse_bsr((side, side))
     index = torch.int32 if matrix.numel() < 2**31 else torch.int64
     return sparse.crow_indices().to(index), sparse.col_indices().to(index), sparse.values().clone()
+
+
+def _side(block: Any, matrix: Tensor) -> int:
+    """Read the side of blocks."""
+    side = _read.integer(block, "block", "block=16")
+    if side < 1 or any(size % side for size in matrix.shape):
+        raise ValueError(f"`block` must divide both sides of {tuple(matrix.shape)}, got {side}. For example block=1.")
+    return side

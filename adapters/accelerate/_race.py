@@ -28,9 +28,16 @@ def race(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     Returns:
         Seconds by name, of all.
 
+    Raises:
+        TypeError: if they are none.
+
     >>> race({"nothing": lambda: None}).keys()
     dict_keys(['nothing'])
     """
+    if not isinstance(calls, Mapping) or not all(map(callable, calls.values())):
+        raise TypeError(
+            f"`calls` must hold functions by name, got {calls!r}. For example {{'dense': lambda: layer(x)}}."
+        )
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in [*calls.values()] * 2:
         _seconds(call)

@@ -86,7 +86,9 @@ def next_token_loss(outputs: Any, batch: Any) -> Tensor:
 
 
 def _windows(value: Any) -> Iterable[Any]:
-    if not isinstance(value, Iterable) or isinstance(value, (Mapping, str)):
+    if isinstance(value, Tensor):
+        _read.is_dense(value, "", "windows")
+    if not _read.iterates(value) or isinstance(value, (Mapping, str)):
         raise TypeError(
             f"`windows` must be an iterable of token ids, got {type(value).__name__}. For example ids.split(512)."
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from masklib import _read
 from masklib._shards._parts import on_part
 from masklib.masking import as_bits
 
@@ -108,12 +109,16 @@ class BasePruningMethod(ABC):
             where(mask, t, 0), a new tensor.
 
         Raises:
-            ValueError: if the scores are not of the tensor's shape.
+            TypeError: if one of the three is no dense tensor.
+            ValueError: if the scores or the mask are not of the tensor's shape, or the mask not of 0 and 1.
 
         >>> L1Unstructured(amount=1).prune(torch.tensor([2.0, -1.0]))
         tensor([2., 0.])
         """
+        _read.is_dense(t, "", "t")
         scores = scores_for(t, importance_scores, "tensor t")
+        if default_mask is not None:
+            checked_mask(default_mask, t, None, "`t`")
         start = torch.ones_like(t) if default_mask is None else default_mask
         return state.effective(t, self.compute_mask(scores, default_mask=start))
 
@@ -228,7 +233,7 @@ class PruningContainer(BasePruningMethod):
 
     def __init__(self, *args: Any) -> None:
         self._pruning_methods: tuple[Any, ...] = ()
-        single = len(args) == 1 and isinstance(args[0], Iterable) and not isinstance(args[0], BasePruningMethod)
+        single = len(args) == 1 and _read.iterates(args[0]) and not isinstance(args[0], BasePruningMethod)
         methods = tuple(args[0]) if single else args
         if methods:
             self._tensor_name = methods[0]._tensor_name

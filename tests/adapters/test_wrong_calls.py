@@ -48,6 +48,13 @@ def parametrized() -> nn.Module:
     return module
 
 
+class Uniform(nn.Module):
+    """A language model that knows nothing."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*input_ids.shape, 10)
+
+
 def keep_zero() -> dict[str, Any]:
     module = pruned()
     return {"optimizer": torch.optim.SGD(module.parameters(), lr=0.1), "module": module, "masks": None}
@@ -159,6 +166,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "masks": {"0": torch.tensor(False)},
             "example_inputs": (X,),
         },
+    ),
+    "race": (accelerate.race, lambda: {"calls": {"one": lambda: 1}}),
+    "SparseLinear": (accelerate.SparseLinear, lambda: {"layer": nn.Linear(4, 4), "block": 2}),
+    "Masked": (partial(parametrize.Masked, order=()), lambda: {"mask": M}),
+    "oneshot.perplexity": (oneshot.perplexity, lambda: {"model": Uniform(), "windows": [torch.arange(8)]}),
+    "prune of a method": (
+        prune.L1Unstructured(0.5).prune,
+        lambda: {"t": W, "default_mask": M.float(), "importance_scores": W},
     ),
     "weights": (weights, lambda: {"module": layer()}),
     "skipped": (skipped, lambda: {"module": layer()}),
