@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import masklib as ml
-from masklib.adapters.structural import count, shrink, structure
+from masklib.adapters.structural import count, idle, shrink, structure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import zoo
@@ -105,6 +105,12 @@ def language():
         print(
             f"{name}: compute_mask {middle - start:.1f} s, shrink {time.process_time() - middle:.1f} s, {left:,} left"
         )
+    for sparsity in (0.5, 0.9, 0.98):
+        start, matrices = time.process_time(), [n for n, p in params.items() if p.dim() == 2 and "embed" not in n]
+        units = idle(model, {n: ml.l1_unstructured(params[n], sparsity=sparsity) for n in matrices}, whole)
+        left = count(whole, units.masks).parameters
+        taken = time.process_time() - start
+        print(f"{sparsity:.0%} by magnitude: idle {taken:.1f} s, {units.units:,} units, {left:,} left")
 
 
 if __name__ == "__main__":
