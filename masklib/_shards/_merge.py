@@ -15,8 +15,7 @@ def merged(keys: Array, live: Array, partial: Array, p: float | None, mean: bool
     """Rising distinct keys, how many elements live of each, and its score.
 
         score = sum of parts             p None, 0
-              | largest, smallest        p inf, -inf
-              | (sum of part**p)**(1/p)  p given; log2 of that for small orders, as the parts are
+              | (sum of part**p)**(1/p)  p given, inf and -inf too; log2 of that for small orders, as the parts are
 
     With `mean` the sum is divided by the live count first. Parts in which nothing lives count for nothing.
     """
@@ -43,8 +42,6 @@ def _scores(partial: Array, starts: Array, live: Array, p: float | None, mean: b
         totals: Array = np.add.reduceat(partial, starts)
         return totals / live if mean else totals
     largest = (np.maximum if p > 0 else np.minimum).reduceat(partial, starts)
-    if np.isinf(p):
-        return largest
     each = np.repeat(largest, np.diff(np.append(starts, partial.size)))
     small = abs(p) < SMALL_ORDER
     sums = np.add.reduceat(np.exp2(p * (partial - each)) if small else (partial / each) ** p, starts)
