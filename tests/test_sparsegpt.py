@@ -1,4 +1,4 @@
-"""SparseGPT: the published example, exact surgery on what is left, error orderings, exact counts."""
+"""SparseGPT: the published example, error orderings, exact counts, groups, and what is refused."""
 
 from __future__ import annotations
 
@@ -28,27 +28,6 @@ def test_the_example_of_the_reference_implementation():
     assert mask.tolist() == [[False, True, False, True], [True, True, False, False]]
     expected = [[0, -0.5229, 0, 1.887342], [1, 0.75, 0, 0]]
     assert weight.flatten().tolist() == pytest.approx([x for row in expected for x in row], abs=1e-4)
-
-
-def surgery(weight, h, mask):
-    """Optimal brain surgeon, one column after the other, on the inverse of what is left of the Hessian."""
-    w = weight.clone()
-    for j in range(w.shape[1]):
-        inverse = torch.linalg.inv(h[j:, j:])
-        for i in range(len(w)):
-            if not mask[i, j]:
-                w[i, j:] -= w[i, j] / inverse[0, 0] * inverse[0]
-    return w * mask
-
-
-@pytest.mark.parametrize("block", [4, 7, 24, 128])
-def test_given_a_mask_it_is_exact_surgery(block):
-    """With everything that the mask kills dead from the start, whatever the blocks are."""
-    weight, _, h = problem()
-    alive = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    got, mask = ml.sparsegpt(weight, h, alive, amount=0, block=block, damping=0.0)
-    assert torch.equal(mask, alive)
-    torch.testing.assert_close(got, surgery(weight, h.total, alive), rtol=1e-7, atol=1e-9)
 
 
 def test_errors_are_in_order():

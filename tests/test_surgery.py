@@ -307,7 +307,7 @@ def test_bad_statistics_name_the_layer(work, total, options, message):
     assert type(caught.value) is ValueError
 
 
-EYE = known(torch.eye(4))
+EYE, INF = known(torch.eye(4)), float("inf")
 
 
 @pytest.mark.parametrize(
@@ -324,6 +324,9 @@ EYE = known(torch.eye(4))
             lambda: ml.admm(W, EYE, keep=1, penalty=()),
         ),
         (ValueError, "`penalty` must hold positive, finite", lambda: ml.admm(W, EYE, keep=1, penalty=(1.0, 0.0))),
+        (ValueError, "`penalty` must hold positive, finite", lambda: ml.admm(W, EYE, keep=1, penalty=(1.0, INF))),
+        (ValueError, "`damping` must be at least 0 and finite", lambda: ml.reconstruct(W, EYE, W > 0, damping=INF)),
+        (ValueError, "`relaxation` must be in (0, 2), got 0.0", lambda: ml.admm(W, EYE, keep=1, relaxation=0.0)),
         (ValueError, "`relaxation` must be in (0, 2), got 2.0", lambda: ml.admm(W, EYE, keep=1, relaxation=2.0)),
         (TypeError, "`relaxation` must be a number in (0, 2)", lambda: ml.admm(W, EYE, keep=1, relaxation="1.3")),
         (TypeError, "`groups` must fold a weight", lambda: ml.admm(W, EYE, keep=1, groups=ml.rows)),

@@ -97,6 +97,20 @@ def other_pools(mesh):
     ml.compute_mask(shard(torch.ones(4), mesh, [Shard(0)]), amount=1, groups=ml.labels(labels, pools))
 
 
+def other_label_names(mesh):
+    scores = shard(torch.ones(4), mesh, [Shard(0)])
+    ml.compute_mask({"a": scores}, amount=1, groups=ml.labels({"b": torch.arange(4)}))
+
+
+def other_label_shapes(mesh):
+    ml.compute_mask(shard(torch.ones(4), mesh, [Shard(0)]), amount=1, groups=ml.labels(torch.arange(8)))
+
+
+def other_label_placements(mesh):
+    labels = shard(torch.arange(8).view(4, 2), mesh, [Shard(1)])
+    ml.compute_mask(shard(torch.ones(4, 2), mesh, [Shard(0)]), amount=1, groups=ml.labels(labels))
+
+
 # ---- what one rank does wrong ---------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,9 @@ def test_what_one_rank_does_wrong_is_raised_on_all(call, kind, says, rank):
         pytest.param(ranks.compiled, "under torch.compile", marks=COMPILES),
         (ranks.far_labels, "labels of DTensors must be within"),
         (ranks.other_pools, "`pools` must be constant within each item"),
+        (ranks.other_label_names, "`items` must have exactly the names of `scores`"),
+        (ranks.other_label_shapes, "`items` must have the shape of `scores`"),
+        (ranks.other_label_placements, "`items` must be sharded as the scores are"),
     ],
 )
 def test_what_cannot_be_is_told(call, says):
@@ -109,7 +112,8 @@ def test_a_graph_that_breaks_is_right():
 FOLDS = [
     (ml.rows(), (3, 4, 2)), (ml.rows(1), (3, 4, 2)), (ml.channels(-1), (3, 4, 2)), (ml.windows(2, 1), (3, 4, 2)),
     (ml.windows(3, 0, ragged=True), (4, 2)), (ml.blocks((2, 3), ragged=True), (2, 3, 5)), (ml.heads(2), (4, 3)),
-    (ml.heads(2), (2, 3)), (ml.heads(2, 1, parts=(2, 1)), (2, 12)), (ml.rows(), (3, 0)), (ml.blocks((2,)), (4,)), (ml.heads(1), (0, 2)),
+    (ml.heads(2, 1, parts=(2, 1)), (2, 12)), (ml.rows(), (3, 0)), (ml.blocks((2,)), (4,)), (ml.heads(1), (0, 2)),
+    (ml.heads(2), (2, 3)),
 ]  # fmt: skip
 
 
