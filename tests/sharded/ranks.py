@@ -87,6 +87,15 @@ def labelled(mesh, placements):
         assert equal(result, expected)
 
 
+def floors(mesh, placements):
+    """Floors that one tensor of several would fall below."""
+    whole = {"a": large("few", 12, 4), "b": large("few", 8, 4) + 10, "c": large("few", 4, 4) - 10}
+    scores = {n: shard(t, mesh, placements) for n, t in whole.items()}
+    for least in (0, 5, {"a": 40}, {"b": 32, "c": 16}, {"c": 3}):
+        result, expected = (ml.compute_mask(s, amount=40, least=least) for s in (scores, whole))
+        assert equal(result, expected), least
+
+
 def far_labels(mesh):
     labels = torch.tensor([0, 2**60, 3, 4])
     ml.compute_mask(shard(torch.ones(4), mesh, [Shard(0)]), amount=1, groups=ml.labels(labels))

@@ -45,6 +45,11 @@ def test_scores_of_items(mesh):
     run(ranks.item_scores, mesh=mesh)
 
 
+@pytest.mark.parametrize(("mesh", "at"), [((2,), 0), ((3,), 1), ((2, 2), 0)])
+def test_floors(mesh, at):
+    run(ranks.floors, layouts.PLACEMENTS[mesh][at], mesh=mesh)
+
+
 @pytest.mark.parametrize(("mesh", "placements"), layouts.CASES)
 def test_labels(mesh, placements):
     run(ranks.labelled, placements, mesh=mesh)
