@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .._module.blocks import Call, first_of
 from ._asked import Asked
+from ._capture import Given, beside, is_equal
 from ._report import Layer, Pruned
 from ._rules import Rule
 from ._sites import Site, Watch
@@ -21,7 +22,7 @@ Solve = Callable[..., Any]  # as the `solve` of a rule
 
 
 def prune_block(
-    name: str, block: nn.Module, sites: Mapping[str, Site], asked: Asked, states: States, calls: list[Call]
+    name: str, block: nn.Module, sites: Mapping[str, Site], asked: Asked, states: States, calls: list[Given]
 ) -> Pruned:
     """Prune the weights of a block, and put what comes out of it into the states."""
     collected = _collect(block, sites, asked, states, calls)
@@ -30,7 +31,7 @@ def prune_block(
     for n, site in sites.items():
         _solve(site, *collected[n], solve, asked, done)
     del solve  # and what it holds
-    lost = _carry_on(block, sites, dense, states, calls, asked.device)
+    lost = _carry_on(name, block, sites, dense, states, calls, asked.device)
     for n, mask in done.masks.items():
         (_, counts), (wrong, whole) = collected[n], lost[n]
         kept = int(mask.count_nonzero())  # `sum` would make integers of all of it first: eight bytes a weight
@@ -107,7 +108,7 @@ def _refuse_odd(solved: Any, weight: Tensor) -> None:
 
 
 def _collect(
-    block: nn.Module, sites: Mapping[str, Site], asked: Asked, hidden: States, calls: list[Call]
+    block: nn.Module, sites: Mapping[str, Site], asked: Asked, hidden: States, calls: list[Given]
 ) -> dict[str, tuple[list[Any], list[int]]]:
     """What the rule gathers of the inputs of each matrix, and how many there were.
 
@@ -124,19 +125,20 @@ def _collect(
         gathered[part] = done[key][2]
         counts[part] += len(rows)
 
-    for i, call in enumerate(calls):
+    for i, given in enumerate(calls):
         done.clear()
         with Watch(sites.values(), seen):
-            _run(block, hidden[i], call, asked.device)
+            _run(block, hidden[i], given.call, asked.device)
     return states
 
 
 def _carry_on(
+    name: str,
     block: nn.Module,
     sites: Mapping[str, Site],
     dense: Mapping[str, Tensor],
     states: States,
-    calls: list[Call],
+    calls: list[Given],
     device: torch.device | None,
 ) -> dict[str, list[float]]:
     """Run the pruned block; what each layer loses on the way, and what it gave, are added up."""
@@ -148,19 +150,31 @@ def _carry_on(
         lost[site.name][1] += float((rows @ before.T).float().square().sum())
 
     with Watch(sites.values(), seen):
-        carry_on(block, states, calls, device)
+        carry_on(name, block, states, calls, device)
     return lost
 
 
-def carry_on(block: nn.Module, states: States, calls: list[Call], device: torch.device | None) -> None:
+def carry_on(name: str, block: nn.Module, states: States, calls: list[Given], device: torch.device | None) -> None:
     """Put what comes out of a block into the states, in the place of what goes into it."""
     torch.clear_autocast_cache()  # an outer autocast keeps the weights that it has cast, and these have changed
-    for i, call in enumerate(calls):
+    for i, given in enumerate(calls):
         state = states[i]
-        states[i] = _run(block, state, call, device).to(state.device)
+        outputs = _run(block, state, given.call, device)
+        _refuse_changed(name, outputs, given.handed)
+        states[i] = first_of(outputs).to(state.device)
 
 
-def _run(block: nn.Module, state: Tensor, call: Call, device: torch.device | None) -> Tensor:
+def _refuse_changed(name: str, outputs: Any, handed: Mapping[int, Tensor]) -> None:
+    """Refuse what a block hands on beside its state and the blocks behind it have been given otherwise."""
+    now = beside(outputs) if handed else []
+    if not all(k < len(now) and is_equal(tensor.to(now[k].device), now[k]) for k, tensor in handed.items()):
+        raise ValueError(
+            f"{name!r} computes something beside its state that blocks behind it are called with, and that changes "
+            "when blocks are pruned, so that they cannot be run alone. Pass the names of others as blocks=."
+        )
+
+
+def _run(block: nn.Module, state: Tensor, call: Call, device: torch.device | None) -> Any:
     if device is not None:
         state, call = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), (state, call))
-    return first_of(block(state, *call.args, **call.kwargs))
+    return block(state, *call.args, **call.kwargs)

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .._module.blocks import Call, evaluating, refuse_empty
+from .._module.blocks import evaluating, refuse_empty
 from .._module.values import a_module
 from ._asked import Asked, Progress, asked
 from ._block import carry_on, prune_block
-from ._capture import capture
+from ._capture import Given, capture
 from ._places import Held, Place
 from ._report import Pruned
 from ._rules import Rule
@@ -145,7 +145,7 @@ def walk(model: nn.Module, call: Asked, place: Place, record: Record, states: St
 
 
 def _through(
-    model: nn.Module, name: str, call: Asked, record: Record, index: int, states: States, calls: list[Call]
+    model: nn.Module, name: str, call: Asked, record: Record, index: int, states: States, calls: list[Given]
 ) -> Pruned:
     """Prune a block, or take it as it was finished before, and go on with what comes out of it."""
     own = {n: site for n, site in call.sites.items() if n.startswith(f"{name}.")}
@@ -161,5 +161,5 @@ def _through(
         raise ValueError(f"{left!r} cannot be pruned: {why}")
     for n, weight in weights.items():
         sites[n].param.copy_(weight)
-    carry_on(call.blocks[name], states, calls, call.device)
+    carry_on(name, call.blocks[name], states, calls, call.device)
     return done

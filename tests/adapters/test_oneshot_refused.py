@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from walked_models import MODELS, model_and_batches, small
 
@@ -178,3 +180,88 @@ def test_tokens_that_the_model_does_not_know(unknown):
             depth.measure(model, [batch])
     with pytest.raises(ValueError, match="`windows` " + words):
         oneshot.perplexity(model, [ids])
+
+
+class Giving(nn.Module):
+    """A block that returns something of its own beside the state, and adds what it is given."""
+
+    def __init__(self, makes):
+        super().__init__()
+        self.layer, self.makes = nn.Linear(4, 4), makes
+
+    def forward(self, x, given=None):
+        x = self.layer(x) + (0 if given is None else given.to(x.dtype))
+        return x, self.makes(x, given)
+
+
+class Chained(nn.Module):
+    """Blocks of which each is called with what another one returned beside its state, or with what is made of it."""
+
+    def __init__(self, makes, between=lambda given: given, first_only=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList([Giving(makes) for _ in range(3)])
+        self.between, self.first_only = between, first_only
+
+    def forward(self, x):
+        given = None
+        for i, block in enumerate(self.blocks):
+            x, new = block(x, given)
+            given = self.between(new) if i == 0 or not self.first_only else given
+        return x
+
+
+STATE_WENT_ON = {
+    "what each computes anew": (Chained, lambda x, _: x.argmax(-1, keepdim=True)),
+    "values of the first": (partial(Chained, first_only=True), lambda x, _: x * 0.5),
+    "made into something else": (partial(Chained, between=lambda given: given + 1), lambda x, _: x * 0.5),
+}
+SAME_FOR_ALL = {
+    "handed on": (Chained, lambda x, given: torch.arange(4.0) if given is None else given),
+    "made anew, the same": (Chained, lambda x, _: torch.arange(4.0)),
+    "not heard": (partial(Chained, between=lambda _: torch.ones(4)), lambda x, _: x * 0.5),
+}
+
+
+@pytest.mark.parametrize("kind", STATE_WENT_ON)
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+def test_blocks_that_compute_what_others_are_called_with_are_refused(kind, alike, stored, tmp_path):
+    """Else the others would go on with what the dense blocks computed, or the first one alone, without a word."""
+    make, makes = STATE_WENT_ON[kind]
+    model = chained(make, makes, alike)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"'blocks\.\d' (computes|is called with) something beside its state"):
+        one_shot(model, stored, tmp_path)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not (tmp_path / "target.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", SAME_FOR_ALL)
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_is_handed_on_and_stays_the_same_is_no_matter(kind, alike, tmp_path):
+    make, makes = SAME_FOR_ALL[kind]
+    model, other = (chained(make, makes, alike) for _ in range(2))
+    one_shot(model, False, tmp_path)
+    one_shot(other, True, tmp_path)
+    stored = load_file(tmp_path / "target.safetensors")
+    assert all(torch.equal(t, stored[n]) for n, t in model.state_dict().items())
+    assert (model.blocks[2].layer.weight == 0).sum() == 8
+
+
+def chained(make, makes, alike):
+    model = make(makes)
+    if not alike:
+        model.blocks[1].more = nn.Linear(1, 1)  # never called; of another kind, so that every block is run
+    return model
+
+
+def one_shot(model, stored, folder):
+    batches = [torch.randn(5, 4, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    names = [f"blocks.{i}.layer.weight" for i in range(3)]
+    if not stored:
+        return oneshot.prune(model, batches, RULE, keep=2, names=names)
+    save_file(model.state_dict(), folder / "source.safetensors")
+    empty = copy.deepcopy(model).to("meta")
+    places = folder / "source.safetensors", folder / "target.safetensors"
+    return oneshot.prune_checkpoint(*places, empty, batches, RULE, keep=2, names=names)
