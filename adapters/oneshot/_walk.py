@@ -45,7 +45,8 @@ def prune(
     convolutions (whose inputs are unfolded), and experts packed into one parameter (each on the tokens routed to it).
 
     Args:
-        model: a model whose blocks follow one another; it is run without dropout, caches and gradients.
+        model: a model whose blocks follow one another; it is run without dropout, caches and gradients, and under the
+            caller's autocast.
         batches: what to calibrate on: tensors, tuples of arguments, or mappings of keyword arguments.
         rule: what is done to a layer: `magnitude()`, `wanda()`, `ria()`, `sparsegpt()`, `admm()`, or a `Rule` of two
             functions of your own.
