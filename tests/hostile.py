@@ -79,7 +79,7 @@ SUMS = {
     "ln_structured",
     "chain",
 }
-ROUNDED = {"float64", "int64", "int32", "mixed", "integers"}
+ROUNDED = ("float64", "int64", "int32", "mixed integers", "integers and floats")
 
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -138,7 +138,7 @@ def same(a: Any, b: Any) -> bool:
 
 def rounds_otherwise(name: str, what: str) -> bool:
     """Whether the masks of a method may differ between devices, as sums do in their last bits."""
-    return name in SUMS and what.split()[0] in ROUNDED
+    return name in SUMS and what.startswith(ROUNDED)
 
 
 class Work(NamedTuple):

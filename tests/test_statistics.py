@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch.func import functional_call
 
 import masklib as ml
 from masklib import scores
+from masklib.testing.laws._compare import default_dtype
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128]
 over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -189,16 +189,6 @@ def test_scores_can_be_ranked(score, dtype):
     assert got.dtype in (torch.int64, dtype) or not got.dtype.is_complex
     assert ml.count(ml.compute_mask(got, amount=7)) == 17
     assert ml.count(ml.compute_mask({"w": got, "v": got}, sparsity=0.5)) == 24
-
-
-@contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 SETTINGS = {

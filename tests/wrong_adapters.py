@@ -8,18 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from parity_calls import FUNCTIONS
 
 import masklib.adapters.prune as ours
 
 MUTANTS = []
-CALLS = (
-    "identity",
-    "random_unstructured",
-    "l1_unstructured",
-    "random_structured",
-    "ln_structured",
-    "custom_from_mask",
-)
+CALLS = tuple(name for name in FUNCTIONS if name != "global_unstructured")  # those of one module
 
 
 def breaks(*laws):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from masklib import schedules, scores, updates
 from masklib.adapters import accelerate, checkpoint, depth, oneshot, parametrize, plot, prune, structural
 from masklib.adapters.report import report
 from masklib.adapters.training import attach
+from masklib.testing.laws._compare import default_dtype
 
 # ---- what is called --------------------------------------------------------------------------------------------------
 
@@ -168,16 +168,6 @@ class Dispatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
