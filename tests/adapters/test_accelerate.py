@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -13,49 +12,14 @@ import torch
 import zoo
 from hypothesis import given
 from hypothesis import strategies as st
+from sparse_layers import FAST, ROWS, net, sparse, state_of, timer
 from torch import nn
 
 import masklib as ml
 import masklib.adapters.prune as prune
 from masklib.adapters import parametrize
-from masklib.adapters.accelerate import SparseConv, SparseLinear, TwoOfFour, _race, _semi, accelerate, race, restore
+from masklib.adapters.accelerate import SparseConv, SparseLinear, TwoOfFour, _race, accelerate, race, restore
 from masklib.adapters.accelerate._forms import forms_of
-
-
-def timer(**seconds):
-    """A timer that knows how long each form takes: in words, as names of forms have blanks; else one second."""
-
-    def time(calls):
-        for call in calls.values():
-            call()
-        return {name: seconds.get(re.sub(r"\W+", "_", name), 1.0) for name in calls}
-
-    return time
-
-
-FAST = timer(csr_x_T=0.5, accelerated=0.5)
-ROWS = timer(x_csr_T=0.25, csr_x_T=0.5, accelerated=0.5)
-
-
-def sparse(layer, share=0.2, seed=0, block=1):
-    """A layer of which a share lives, in blocks."""
-    drawn = torch.Generator().manual_seed(seed)
-    matrix = layer.weight.data.flatten(1)
-    rows, columns = (-(-side // block) for side in matrix.shape)
-    live = (torch.rand(rows, columns, generator=drawn) < share).repeat_interleave(block, 0).repeat_interleave(block, 1)
-    matrix *= live[: matrix.shape[0], : matrix.shape[1]]
-    return layer
-
-
-def net():
-    torch.manual_seed(0)
-    layers = [sparse(nn.Linear(32, 48)), nn.ReLU(), sparse(nn.Linear(48, 32)), nn.ReLU(), nn.Linear(32, 4)]
-    return nn.Sequential(*layers), (torch.randn(5, 32),)
-
-
-def state_of(model, inputs):
-    return accelerate(model, inputs, timer=FAST)[0].state_dict()
-
 
 # ---- the forms compute what the dense layer computes ----------------------------------------------------------------
 
@@ -269,70 +233,6 @@ def test_what_the_device_cannot_do_is_told():
     assert table.layers["0"].untried["csr @ x.T"].startswith("it fails: ")
 
 
-# ---- saved and loaded -----------------------------------------------------------------------------------------------
-
-
-def test_replaced_layers_are_copied_pickled_and_moved():
-    model, inputs = net()
-    fast, _ = accelerate(model, inputs, timer=FAST)
-    expected = fast(*inputs)
-    file = io.BytesIO()
-    torch.save(fast, file)
-    file.seek(0)
-    for twin in (copy.deepcopy(fast), torch.load(file, weights_only=False)):
-        torch.testing.assert_close(twin(*inputs), expected, rtol=0, atol=0)
-        twin[0].values.zero_()  # tensors of its own, and what is written to them is seen
-        assert not torch.equal(twin(*inputs), expected)
-    torch.testing.assert_close(fast(*inputs), expected, rtol=0, atol=0)
-    torch.testing.assert_close(fast.double()(inputs[0].double()).float(), expected)
-
-
-def test_state_is_plain_tensors_that_load_into_a_model_of_other_values(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
-    model, inputs = net()
-    fast, _ = accelerate(model, inputs, timer=ROWS)
-    safetensors.save_file(fast.state_dict(), tmp_path / "fast.safetensors")
-    other = copy.deepcopy(model)
-    for parameter in other.parameters():
-        nn.init.normal_(parameter)
-    loaded = restore(other, safetensors.load_file(tmp_path / "fast.safetensors"))
-    torch.testing.assert_close(loaded(*inputs), fast(*inputs), rtol=0, atol=0)
-    assert loaded[0].rows_first
-    assert isinstance(other[0], nn.Linear)
-
-
-@pytest.mark.parametrize("name", ["crow_indices", "col_indices", "values"])
-def test_state_that_would_read_beyond_memory_is_refused(name):
-    model, inputs = net()
-    state = accelerate(model, inputs, timer=FAST)[0].state_dict()
-    for wrong in (state[f"0.{name}"] + 1000, state[f"0.{name}"][:-1]):
-        if name != "values" or len(wrong) < len(state[f"0.{name}"]):
-            with pytest.raises(ValueError, match="is no sparse matrix"):
-                restore(model, {**state, f"0.{name}": wrong})
-
-
-def test_layers_of_two_in_four_are_packed_once_and_anew_when_they_change(monkeypatch):
-    packs = []
-    monkeypatch.setattr(_semi, "pack", lambda weight: packs.append(1) or weight.clone())
-    layer = TwoOfFour(nn.Linear(8, 4))
-    assert layer.packed() is layer.packed()
-    assert len(packs) == 1
-    layer.weight.mul_(2)
-    assert torch.equal(layer.packed(), layer.weight)
-    assert torch.equal(copy.deepcopy(layer).packed(), layer.weight)
-    assert torch.equal(layer.double().packed(), layer.weight)
-    assert len(packs) == 4
-    loaded = restore(nn.Sequential(nn.Linear(8, 4)), nn.Sequential(layer.float()).state_dict())
-    assert isinstance(loaded[0], TwoOfFour)
-    assert torch.equal(loaded[0].weight, layer.weight)
-
-
-@given(st.lists(st.lists(st.booleans(), min_size=8, max_size=8), min_size=1, max_size=4))
-def test_two_of_four_by_hand(rows):
-    expected = all(sum(row[start : start + 4]) <= 2 for row in rows for start in (0, 4))
-    assert _semi.is_two_of_four(torch.tensor(rows).float()) == expected
-
-
 # ---- the timer ------------------------------------------------------------------------------------------------------
 
 
@@ -425,52 +325,3 @@ def test_inputs_that_the_model_writes_into_stay_as_they_are():
     before = inputs[0].clone()
     accelerate(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 2)), inputs, timer=FAST)
     assert torch.equal(inputs[0], before)
-
-
-# ---- in graphs ------------------------------------------------------------------------------------------------------
-
-
-def packed(rows_first, block):
-    """Both kinds of layers in one network, dense and sparse."""
-    torch.manual_seed(0)
-    layers = [sparse(nn.Conv2d(3, 8, 3, padding=1)), nn.ReLU(), sparse(nn.Conv2d(8, 16, 1)), nn.Flatten()]
-    dense = nn.Sequential(*layers, sparse(nn.Linear(16 * 36, 8)))
-    fast = copy.deepcopy(dense)
-    fast[0], fast[2] = SparseConv(dense[0]), SparseConv(dense[2], rows_first=rows_first, block=block)
-    fast[4] = SparseLinear(dense[4], rows_first=rows_first, block=block)
-    return dense, fast, torch.randn(4, 3, 6, 6)
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's own, of what it exports
-@pytest.mark.parametrize("block", [None, 2])
-@pytest.mark.parametrize("rows_first", [False, True])
-def test_sparse_layers_are_exported(rows_first, block):
-    """Saved, loaded, and run on another batch: the same bits as eagerly."""
-    _, fast, x = packed(rows_first, block)
-    batch = {0: torch.export.Dim("batch", min=2, max=64)}
-    program, file = torch.export.export(fast, (x,), dynamic_shapes=(batch,)), io.BytesIO()
-    torch.export.save(program, file)
-    file.seek(0)
-    loaded, others = torch.export.load(file).module(), torch.randn(7, 3, 6, 6)
-    assert torch.equal(loaded(others), fast(others))
-    assert sum(node.target is torch.ops.masklib.sparse_linear.default for node in program.graph.nodes) == 3
-    assert program.state_dict.keys() == {n for n in fast.state_dict() if not n.endswith("_extra_state")}
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's own, of what it compiles
-@pytest.mark.parametrize("block", [None, 2])
-def test_sparse_layers_are_compiled_without_a_break(block):
-    dense, fast, x = packed(False, block)
-    compiled = torch.compile(fast, fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x), fast(x))
-    x.requires_grad_()
-    (expected,), (got,) = (torch.autograd.grad(net(x).square().sum(), x) for net in (dense, compiled))
-    torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize("block", [None, 2])
-def test_the_operator_is_what_torch_demands(block):
-    layer = SparseLinear(sparse(nn.Linear(6, 4)), block=block)
-    parts = (layer.crow_indices, layer.col_indices, layer.values, layer.bias, 4, False)
-    for x in (torch.randn(5, 6), torch.randn(1, 6, requires_grad=True)):
-        torch.library.opcheck(torch.ops.masklib.sparse_linear.default, (x, *parts))
